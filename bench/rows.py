@@ -250,7 +250,7 @@ def _read_batch(counts: RequestCounts, ctx: Any, batch_id: str) -> None:
         for page in iter_pages(ctx, manage_batch.get_batch(ctx.batches, CALLER, batch_id)):
             results_of(bootstrap.container().results, page)
     with counts.during("a page of its jobs"):
-        list_jobs(ctx.jobs, CALLER, Filters(batch=batch_id), 100, None, bootstrap.container().row_count)
+        list_jobs(ctx.jobs, ctx.log, CALLER, Filters(batch=batch_id), 100, None, bootstrap.container().row_count)
     with counts.during("a list of batches"):
         manage_batch.list_batches(ctx, CALLER, None, None, 20)
 

@@ -23,12 +23,12 @@ class BroadcastContext(StreamingContext, QueueContext, Protocol):
 def broadcast_job_ends(ctx: BroadcastContext, changes: Iterable[Change]) -> None:
     """Broadcast each change of status, and each new resume time or reason of a held job.
 
-    Records that cannot be read are dead-lettered here, for all consumers of the same batch.
+    Changes that cannot be read are logged here, for all consumers of the same batch.
 
     Raises:
         DeadLetterFailed: the stream must deliver the batch again.
     """
-    for_each_change(ctx, "broadcast_job_ends", changes, partial(_broadcast, ctx), dead_letter_unreadable=True)
+    for_each_change(ctx, "broadcast_job_ends", changes, partial(_broadcast, ctx), log_unreadable=True)
 
 
 def _broadcast(ctx: StreamingContext, before: Job | None, after: Job) -> None:

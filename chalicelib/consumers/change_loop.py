@@ -15,7 +15,6 @@ from chalicelib.services.retrying import call_with_retry
 
 TIME_BUDGET_MS = 20_000  # per batch and consumer; three consumers run in turn. After it each record gets one try
 
-UNREADABLE = "the change record could not be read"
 Change = tuple[str, Job | None, Job | None]
 T = TypeVar("T")
 
@@ -30,7 +29,7 @@ def for_each_change(
     changes: Iterable[Change],
     handle: Callable[[Job | None, Job], None],
     *,
-    dead_letter_unreadable: bool = False,
+    log_unreadable: bool = False,
 ) -> None:
     """Call `handle(before, after)` for each change.
 
@@ -39,8 +38,10 @@ def for_each_change(
 
     Args:
         consumer: the name of the consumer, for the log and the reason of a dead letter.
-        dead_letter_unreadable: dead-letter records that could not be parsed (both images are None).
-            Several consumers see the same records, so only one of them sets this.
+        log_unreadable: log changes whose new image cannot be read (`after` is None): another version
+            of the code wrote it. Several consumers see the same changes, so only one of them sets
+            this. No dead letter: whoever can read the record handles its next change, and the
+            sweeper what is due.
 
     Raises:
         DeadLetterFailed: a record could be neither handled nor dead-lettered. All others were
@@ -49,8 +50,8 @@ def for_each_change(
     until, lost = ctx.clock.now() + TIME_BUDGET_MS, 0
     for job_id, before, after in changes:
         if after is None:
-            if before is None and dead_letter_unreadable:
-                lost += not _send_to_dead_letter(ctx, job_id, UNREADABLE, until)
+            if log_unreadable:
+                ctx.log("change_unreadable", job_id=job_id)
             continue
         try:
             call_with_retry(ctx.clock, partial(handle, before, after), until)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 
 from chalicelib.consumers.change_loop import TIME_BUDGET_MS as COUNTING_MS
-from chalicelib.consumers.change_loop import UNREADABLE, Change
+from chalicelib.consumers.change_loop import Change
 from chalicelib.domain.batches.batch import Batch, needs_attention
 from chalicelib.domain.batches.counters import BatchCounts
 from chalicelib.domain.errors import Unavailable
@@ -25,7 +25,8 @@ PAGE_SIZE = 100  # jobs whose count marks are read together
 def count_job_changes(ctx: BatchContext, changes: Iterable[Change]) -> None:
     """Count the newest image of each job, then advance and broadcast the batches they belong to.
 
-    A record that cannot be read or counted goes to the dead-letter queue, and does not stop the
+    A change that cannot be read is left out: the job's next change makes up for it, or the recount
+    of its batch. A job that cannot be counted goes to the dead-letter queue. Neither stops the
     others.
 
     Raises:
@@ -36,11 +37,11 @@ def count_job_changes(ctx: BatchContext, changes: Iterable[Change]) -> None:
     newest: dict[str, Job] = {}
     ends: set[str] = set()
     for job_id, before, after in changes:
-        if after is None and before is None:
-            _send_to_dead_letter(ctx, job_id, UNREADABLE, until)
-        elif after is not None and (job_id not in newest or newest[job_id].version < after.version):
+        if after is None:
+            continue
+        if job_id not in newest or newest[job_id].version < after.version:
             newest[job_id] = after
-        if after is not None and after.status.is_terminal and (before is None or not before.status.is_terminal):
+        if after.status.is_terminal and (before is None or not before.status.is_terminal):
             ends.add(job_id)
     jobs = list(newest.values())
     for start in range(0, len(jobs), PAGE_SIZE):

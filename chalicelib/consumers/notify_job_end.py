@@ -1,7 +1,7 @@
 """Enqueue notifications of job ends from the change stream.
 
 Sending from the stream guarantees that no notification leaves before the end is stored (protocol
-rule 9: no frame before the write). `broadcast_job_ends` dead-letters unreadable records.
+rule 9: no frame before the write). `broadcast_job_ends` logs changes that cannot be read.
 """
 
 from __future__ import annotations

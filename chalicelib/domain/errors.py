@@ -31,6 +31,7 @@ HeadraceError
 ├── QueueFull                     429
 ├── TooManyWatchers               429  only on WebSockets: the client polls instead
 ├── TooManyConnections            429
+├── UnreadableRecord              503  another version of the code wrote the record
 ├── Unavailable                   503  a dependency did not answer; nothing was lost
 │   └── Throttled
 │
@@ -51,7 +52,7 @@ HeadraceError
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -275,6 +276,19 @@ class Unavailable(HeadraceError):
 
 class Throttled(Unavailable):
     """A service that Headrace depends on is throttling. Nothing was lost; retry in seconds."""
+
+
+class UnreadableRecord(HeadraceError):
+    """Another version of Headrace wrote this record, and the one that got the request cannot read it.
+    Nothing was changed; retry in a minute.
+    """
+
+    code = "record_unreadable"
+
+    def __init__(self, problems: Mapping[str, str] | None = None) -> None:
+        """`problems`: for each record, by its id or key, why it cannot be read; not shown to callers."""
+        super().__init__(retry_after=60)
+        self.problems = dict(problems or {})
 
 
 # ---- internal: one part of the system to another

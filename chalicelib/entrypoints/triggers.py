@@ -14,7 +14,7 @@ from chalicelib.consumers.count_jobs import count_job_changes
 from chalicelib.consumers.notify_job_end import notify_job_ends
 from chalicelib.consumers.release_dependents import RELEASE_DEPENDENTS, RemainingDependents, release_dependents, release_remaining
 from chalicelib.domain import json_limits
-from chalicelib.domain.errors import Unavailable
+from chalicelib.domain.errors import HeadraceError, Unavailable
 from chalicelib.domain.execution.deadline import Deadline
 from chalicelib.domain.queues.lanes import TASKS, Lane
 from chalicelib.domain.units import Ms
@@ -103,28 +103,52 @@ def _handle_delivery(ctx: Container, record: Record) -> None:
 
 
 def handle_task_messages(event: Any) -> BatchResponse:
-    """Run the tasks of the `tasks` queue. SQS redelivers those that fail, which is safe."""
+    """Run the tasks of the `tasks` queue. SQS redelivers those that fail, which is safe.
+
+    A task that another version of the code knows fails here, and stays in the queue for a function
+    of that version.
+    """
     ctx = container()
     return handle_each(ctx, event.to_dict()["Records"], partial(_run_task, ctx, _deadline(ctx, event, TASK_MARGIN_MS)))
 
 
 def _run_task(ctx: Container, until: Ms, record: Record) -> None:
     body = record["body"]
-    task = _parse_task(ctx, body)
+    try:
+        task = _parse_task(ctx, body)
+    except UnknownTask as exc:
+        ctx.log("task_unknown", task=exc.name)
+        raise
     if task is None:
         ctx.queues.send_to_dead_letter(TASKS, body, "the message names no task")
     else:
         task(until)
 
 
+class UnknownTask(HeadraceError):
+    """This version of the code does not know the task that a message names."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.name = name[:80]
+
+
 def _parse_task(ctx: Container, body: str) -> Callable[[Ms], object] | None:
-    """The task that a message names, to be called with its deadline; None if it names none."""
+    """The task that a message names, to be called with its deadline; None if it names none.
+
+    Raises:
+        UnknownTask: it names one that is not known here.
+    """
     try:
         message: Any = json_limits.loads(body)
     except ValueError:
         return None
     name = message.get("task") if isinstance(message, dict) else None
-    return _TASKS[name](ctx, message) if isinstance(name, str) and name in _TASKS else None
+    if not isinstance(name, str):
+        return None
+    if name not in _TASKS:
+        raise UnknownTask(name)
+    return _TASKS[name](ctx, message)
 
 
 def _advance_batch_task(ctx: Container, message: dict[str, Any]) -> Callable[[Ms], object] | None:

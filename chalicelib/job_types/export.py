@@ -23,6 +23,7 @@ from chalicelib.domain.units import dollars, rfc3339
 from chalicelib.job_types._shared.job_filters import FILTER, parse_filters
 from chalicelib.ports import FileWriter
 from chalicelib.services.jobs.list_jobs import Filters, list_jobs
+from chalicelib.services.load_jobs import load_readable_jobs
 
 if TYPE_CHECKING:
     from chalicelib.services.worker.run_task import TaskRun
@@ -91,7 +92,7 @@ OUTPUT: Schema = {
     "type": "object",
     "properties": {
         "rows": _COUNT,
-        "not_found": {**_COUNT, "description": "How many of `ids` do not exist or are not visible to the submitter."},
+        "not_found": {**_COUNT, "description": "How many of `ids` do not exist, cannot be read, or are not visible to the submitter."},
         "more": {"type": "boolean", "description": "Whether more than 10,000 jobs matched."},
         "bytes": _COUNT,
         "format": {"enum": list(FORMATS)},
@@ -136,10 +137,10 @@ async def export(task: TaskRun) -> dict[str, Any]:
 
 async def _jobs_by_id(task: TaskRun) -> tuple[list[Job], int, bool]:
     """Return the readable jobs of `ids` in the given order, and how many are missing."""
-    ids, jobs = list(dict.fromkeys(task.spec.input["ids"])), list[Job]()
+    ctx, ids, jobs = task.context, list(dict.fromkeys(task.spec.input["ids"])), list[Job]()
     for start in range(0, len(ids), PAGE_SIZE):
-        records = await task.run_sync(task.context.jobs.get_many, ids[start : start + PAGE_SIZE])
-        jobs += [job for job in records if task.caller.may_read_content(job)]
+        loaded = await task.run_sync(load_readable_jobs, ctx.jobs, ctx.log, ids[start : start + PAGE_SIZE])
+        jobs += [job for job in loaded.jobs if task.caller.may_read_content(job)]
     return jobs, len(ids) - len(jobs), False
 
 
@@ -148,7 +149,7 @@ async def _jobs_by_filter(task: TaskRun) -> tuple[list[Job], int, bool]:
     given, jobs, cursor = task.spec.input, list[Job](), None
     filters = Filters(batch=given["batch_id"]) if "batch_id" in given else parse_filters(given["filter"])
     while len(jobs) <= MAX_ROWS:
-        page = await task.run_sync(list_jobs, task.context.jobs, task.caller, filters, PAGE_SIZE, cursor)
+        page = await task.run_sync(list_jobs, task.context.jobs, task.context.log, task.caller, filters, PAGE_SIZE, cursor)
         jobs += [job for job in page.jobs if job.id != task.job.id]
         cursor = page.next_cursor
         if cursor is None:

@@ -41,7 +41,7 @@ class Batches(Protocol):
     def page(self, tenant: str, before: str | None, limit: int) -> tuple[list[Batch], str | None]:
         """Return a tenant's batches, newest first, and the id to continue `before` (None: the end).
 
-        One request.
+        One request. Records that cannot be read are left out, so a page may be short.
         """
 
     def stalled(self, now: Ms, after: str | None, limit: int) -> tuple[list[Batch], str | None]:
@@ -52,7 +52,8 @@ class Batches(Protocol):
 
         Returns:
             The batches among at most `limit` index rows, and where to continue `after`; None: the
-            end. One request, and one for each hundred.
+            end. One request, and one for each hundred. Records that cannot be
+            read are left out.
         """
 
 

@@ -33,6 +33,8 @@ class BulkOperations(Protocol):
     def unfinished(self, now: Ms, after: str | None, limit: int) -> tuple[list[BulkOperation], str | None]:
         """Return a page of the unfinished operations whose lock is over, in the order of their creation.
 
+        Unreadable ones are left out.
+
         Args:
             after: where the page before ended; None: the first page.
 

@@ -63,12 +63,20 @@ class Jobs(Protocol):
         """
 
     def get(self, job_id: str) -> Job | None:
-        """Return the job record, read consistently."""
+        """Return the job record, read consistently.
+
+        Raises:
+            UnreadableRecord: another version of the code wrote it.
+        """
 
     def get_many(self, job_ids: Sequence[str], *, consistent: bool = False) -> list[Job]:
         """Return the job records that exist, in the order asked for.
 
         One request for each hundred; a consistent read costs double.
+
+        Raises:
+            UnreadableRecord: some exist and cannot be read; it names them all. They must not be taken
+                for deleted; `load_readable_jobs` reads the others.
         """
 
     def replace(self, seen: Job, new: Job) -> None:

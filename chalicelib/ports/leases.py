@@ -45,7 +45,7 @@ class Leases(Protocol):
         """Return the lease, read consistently; also a fenced one."""
 
     def all(self) -> list[Lease]:
-        """Return all leases, read consistently. Eight requests."""
+        """Return all leases that can be read, read consistently. Eight requests."""
 
     def fence(self, seen: Lease) -> bool:
         """Declare a lease dead if it has not been renewed since it was read.

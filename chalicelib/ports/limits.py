@@ -14,7 +14,7 @@ class CircuitBreakers(Protocol):
     """Stores the circuit breaker of each model. A healthy one need not be stored."""
 
     def all(self) -> list[CircuitBreaker]:
-        """Return all that are stored, not read consistently. One request."""
+        """Return all that are stored and can be read, not read consistently. One request."""
 
     def get(self, model: str) -> CircuitBreaker | None:
         """Return one circuit breaker, read consistently."""

@@ -40,7 +40,7 @@ class Deliveries(Protocol):
         """Return the delivery, read consistently."""
 
     def for_owner(self, owner: str) -> list[Delivery]:
-        """Return the deliveries of a job or batch, newest first, at most a hundred."""
+        """Return the readable deliveries of a job or batch, newest first, at most a hundred."""
 
     def replace(self, seen: Delivery, new: Delivery) -> None:
         """Swap `new` in for `seen` if the version is still that of `seen`.
@@ -59,7 +59,8 @@ class Deliveries(Protocol):
             after: where the page before ended; None: the first page.
 
         Returns:
-            At most `limit` rows, and where to continue `after`; None: the end. One request.
+            At most `limit` rows, and where to continue `after`; None: the end. One request. Unreadable
+            ones are left out.
         """
 
     def load_due(self, due: Sequence[DueDelivery], now: Ms) -> list[Delivery]:

@@ -29,7 +29,7 @@ class Subscriptions(Protocol):
         """Count the subscriptions to a job, up to `limit`, not read consistently."""
 
     def for_job(self, job_id: str) -> list[Subscription]:
-        """Return all subscriptions to a job, read consistently."""
+        """Return all readable subscriptions to a job, read consistently."""
 
     def request_cancel(self, job_id: str, generation: int, ttl: int) -> None:
         """Ask the worker of this generation to stop. `ttl` in seconds since 1970."""

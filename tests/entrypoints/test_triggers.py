@@ -54,7 +54,7 @@ def test_the_change_stream_announces_an_end_missed_by_the_worker(api: Api, monke
 
 
 def test_an_unreadable_change_record_does_not_stop_the_others(api: Api) -> None:
-    """Its job id goes to the dead-letter queue; deletions by TTL are ignored."""
+    """Another version of the code wrote it, so it is no dead letter. Deletions by TTL are ignored."""
     readable, deleted = (api.submit() for _ in range(2))
     child, child_of_deleted = (api.submit(depends_on=[parent]) for parent in (readable, deleted))
     work(api)
@@ -65,7 +65,7 @@ def test_an_unreadable_change_record_does_not_stop_the_others(api: Api) -> None:
 
     api.module.on_job_change({"Records": [broken, removed, change(None, api.job(readable))]}, CONTEXT)
 
-    assert [body for body, _ in api.container.queues.dead_lettered["stream"]] == ["job_broken"]
+    assert not api.container.queues.dead_lettered["stream"]
     assert (api.job(child).status, api.job(child_of_deleted).status) == (Status.QUEUED, Status.WAITING)
 
 
@@ -76,7 +76,6 @@ def test_an_unreadable_change_record_does_not_stop_the_others(api: Api) -> None:
         "[" * 50_000,
         "[]",
         "{}",
-        '{"task": "sing"}',
         '{"task": ["advance_batch"]}',
         '{"task": "advance_batch"}',
         '{"task": "advance_batch", "tenant": "acme", "batch_id": 7}',

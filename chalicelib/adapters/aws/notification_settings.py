@@ -22,6 +22,7 @@ from typing import Any
 from chalicelib.adapters.aws import client as aws
 from chalicelib.adapters.aws.names import tenant_secret_name
 from chalicelib.adapters.aws.openai_credentials import ABSENT
+from chalicelib.adapters.decoding import decode
 from chalicelib.domain.bounded_cache import BoundedCache
 from chalicelib.domain.notifications.recipients import RecipientAllowlist, SigningSecrets
 from chalicelib.domain.units import Ms
@@ -64,7 +65,7 @@ class SecretsManagerNotificationSettings:
 
     def signing_secrets(self, tenant: str, *, fresh: bool = False) -> SigningSecrets | None:
         content = self._read(tenant_secret_name(self._stage, tenant, SECRETS), fresh=fresh)
-        return _secrets_of(content) if content is not None else None
+        return _secrets_of(content, tenant) if content is not None else None
 
     def create_signing_secrets(self, tenant: str, secrets: SigningSecrets) -> SigningSecrets:
         name = tenant_secret_name(self._stage, tenant, SECRETS)
@@ -74,14 +75,14 @@ class SecretsManagerNotificationSettings:
         stored = self._read(name, fresh=True)
         if stored is None:  # it was deleted, and its name is in use until the deletion is complete
             raise RuntimeError(f"{name} is being deleted; restore it, or wait")
-        return _secrets_of(stored)
+        return _secrets_of(stored, tenant)
 
     def put_signing_secrets(self, tenant: str, secrets: SigningSecrets) -> None:
         self._put(tenant_secret_name(self._stage, tenant, SECRETS), _content(secrets))
 
     def allowlist(self, tenant: str, *, fresh: bool = False) -> RecipientAllowlist:
         content = self._read(tenant_secret_name(self._stage, tenant, ADDRESSES), fresh=fresh) or {}
-        return RecipientAllowlist(emails=tuple(content.get("emails", ())), slack=dict(content.get("slack", {})))
+        return _allowlist_of(content, tenant)
 
     def put_allowlist(self, tenant: str, allowlist: RecipientAllowlist) -> None:
         content = {"emails": list(allowlist.emails), "slack": dict(allowlist.slack)}
@@ -105,9 +106,10 @@ class SecretsManagerNotificationSettings:
         return content
 
     def _put(self, name: str, content: Content) -> None:
+        """Replace a secret. What only a newer version of the code has put there stays."""
         from botocore.exceptions import ClientError
 
-        stored = content | {VERSION: token_hex(8)}
+        stored = {**(self._read(name, fresh=True) or {}), **content, VERSION: token_hex(8)}
         self._versions.put(name, stored[VERSION])
         try:
             with aws.translate_errors():
@@ -149,12 +151,23 @@ def _fetch(name: str) -> Content | None:
         if aws.error_code(exc) in ABSENT:
             return None
         raise
-    content: Content = json.loads(response["SecretString"])
+    content: Content = decode(name, lambda: dict(json.loads(response["SecretString"])))
     return content
 
 
-def _secrets_of(content: Content) -> SigningSecrets:
-    return SigningSecrets(current=content["current"], previous=content.get("previous"), rotated_at=content.get("rotated_at", 0))
+def _secrets_of(content: Content, tenant: str) -> SigningSecrets:
+    def build() -> SigningSecrets:
+        current, previous = str(content["current"]), content.get("previous")
+        return SigningSecrets(current=current, previous=previous, rotated_at=int(content.get("rotated_at", 0)))
+
+    return decode(f"{tenant}/{SECRETS}", build)
+
+
+def _allowlist_of(content: Content, tenant: str) -> RecipientAllowlist:
+    def build() -> RecipientAllowlist:
+        return RecipientAllowlist(emails=tuple(content.get("emails", ())), slack=dict(content.get("slack", {})))
+
+    return decode(f"{tenant}/{ADDRESSES}", build)
 
 
 def _content(secrets: SigningSecrets) -> Content:

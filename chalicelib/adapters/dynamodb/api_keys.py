@@ -11,8 +11,9 @@ from typing import Any
 
 from pynamodb.attributes import BooleanAttribute, UnicodeAttribute
 
+from chalicelib.adapters.decoding import decode_readable
 from chalicelib.adapters.dynamodb import client as dynamodb
-from chalicelib.adapters.dynamodb.client import IntAttribute, Item, bound
+from chalicelib.adapters.dynamodb.client import IntAttribute, Item, bound, decoded
 from chalicelib.domain.auth.identity import Key, Role
 
 PLAIN_FIELDS = ("id", "hash", "tenant", "user", "created_at", "expires_at", "revoked_at", "name")
@@ -67,7 +68,7 @@ class DynamoApiKeys:
 
     def keys(self, tenant: str) -> list[Key]:
         rows = self._keys.query(f"tenant#{tenant}", self._keys.sk.startswith("key#"), consistent_read=True)
-        return [_key_of(item) for item in rows]
+        return list(decode_readable(rows, _key_of))
 
     def endpoints(self) -> dict[str, str]:
         item = dynamodb.get(self._endpoints, "stage", "endpoints")
@@ -79,6 +80,7 @@ class DynamoApiKeys:
         dynamodb.put(self._endpoints("stage", "endpoints", ws_url=ws_url, api_url=api_url))
 
 
+@decoded
 def _key_of(item: KeyItem) -> Key:
     values: dict[str, Any] = {name: getattr(item, name) for name in PLAIN_FIELDS}
     return Key(**{**values, "name": item.name or "", "role": Role.named(item.role), "all_tenants": bool(item.all_tenants)})

@@ -5,9 +5,9 @@ An open batch also has a row in the index `batches-open`.
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
+from chalicelib.adapters.decoding import checked
 from chalicelib.adapters.dynamodb.json_record import JsonRecords, Key, known_fields, non_default_fields, ttl_after
 from chalicelib.adapters.dynamodb.open_index import OpenIndex, OpenItem
 from chalicelib.domain.batches.batch import Batch, BatchAction, BatchStatus
@@ -61,8 +61,8 @@ class DynamoBatches:
         )
 
 
-def _encode(batch: Batch) -> str:
-    return json.dumps(non_default_fields(batch), separators=(",", ":"))
+def _encode(batch: Batch) -> dict[str, Any]:
+    return non_default_fields(batch)
 
 
 def _decode(stored: dict[str, Any]) -> Batch:
@@ -76,7 +76,9 @@ def _decode(stored: dict[str, Any]) -> Batch:
 
 def _action(stored: dict[str, Any]) -> BatchAction:
     data = known_fields(BatchAction, stored)
-    return BatchAction(**{**data, "action": BulkAction(data["action"]), "states": tuple(Status(state) for state in data["states"])})
+    return checked(
+        BatchAction(**{**data, "action": BulkAction(data["action"]), "states": tuple(Status(state) for state in data["states"])})
+    )
 
 
 def _key_of(batch: Batch) -> Key:

@@ -5,10 +5,10 @@ An unfinished one also has a row in the index `bulks-open`.
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from typing import Any
 
+from chalicelib.adapters.decoding import checked
 from chalicelib.adapters.dynamodb.json_record import JsonRecords, Key, known_fields, ttl_after
 from chalicelib.adapters.dynamodb.open_index import OpenIndex, OpenItem
 from chalicelib.domain.jobs.bulk_operation import BulkAction, BulkOperation, BulkPage, JobRef
@@ -57,8 +57,8 @@ class DynamoBulkOperations:
         return self._open.row(bulk.id, tenant=bulk.tenant, made_at=bulk.created_at, ttl=ttl_after(bulk.created_at, OPEN_DAYS))
 
 
-def _encode(bulk: BulkOperation) -> str:
-    return json.dumps(asdict(bulk), separators=(",", ":"))
+def _encode(bulk: BulkOperation) -> dict[str, Any]:
+    return asdict(bulk)
 
 
 def _decode(stored: dict[str, Any]) -> BulkOperation:
@@ -77,8 +77,8 @@ def _decode(stored: dict[str, Any]) -> BulkOperation:
 
 def _page(stored: dict[str, Any]) -> BulkPage:
     data = known_fields(BulkPage, stored)
-    jobs = tuple(JobRef(**known_fields(JobRef, one)) for one in data["jobs"])
-    return BulkPage(**{**data, "jobs": jobs, "missing": tuple(data["missing"])})
+    jobs = tuple(checked(JobRef(**known_fields(JobRef, one))) for one in data["jobs"])
+    return checked(BulkPage(**{**data, "jobs": jobs, "missing": tuple(data["missing"]), "unreadable": tuple(data.get("unreadable", ()))}))
 
 
 def _key_of(bulk: BulkOperation) -> Key:

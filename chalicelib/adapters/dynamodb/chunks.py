@@ -10,8 +10,9 @@ from __future__ import annotations
 from pynamodb.attributes import BinaryAttribute, UnicodeAttribute
 
 from chalicelib.adapters.compression import pack_json, unpack_json
+from chalicelib.adapters.decoding import checked, decode_all
 from chalicelib.adapters.dynamodb import client as dynamodb
-from chalicelib.adapters.dynamodb.client import ConditionFailed, IntAttribute, Item, bound
+from chalicelib.adapters.dynamodb.client import ConditionFailed, IntAttribute, Item, bound, decoded
 from chalicelib.domain.errors import ChunkConflict
 from chalicelib.domain.execution.transcript import Chunk
 from chalicelib.domain.streaming.subscriptions import LAST_OFFSET
@@ -49,8 +50,9 @@ class DynamoChunks:
         dynamodb.put(self._item_of(chunk))
 
     def read(self, job_id: str, attempt: int, offset: int = 0) -> list[Chunk]:
+        """Read all or nothing: a text with a hole would be taken for the whole."""
         beyond = self._items.sk.between(_key(attempt, min(offset, LAST_OFFSET) + 1), _key(attempt, LAST_END))
-        return [_chunk_of(item) for item in self._items.query(job_id, beyond, consistent_read=True)]
+        return decode_all(self._items.query(job_id, beyond, consistent_read=True), _chunk_of)
 
     def last(self, job_id: str, attempt: int) -> Chunk | None:
         any_end = self._items.sk.between(_key(attempt, 0), _key(attempt, LAST_END))
@@ -70,19 +72,22 @@ class DynamoChunks:
         )
 
 
+@decoded
 def _chunk_of(item: ChunkItem) -> Chunk:
     text, progress, events = unpack_json(item.data)
-    return Chunk(
-        job_id=item.id,
-        attempt=int(item.sk.split("#")[1]),
-        start=item.start,
-        text=text,
-        at=item.at,
-        progress=progress,
-        events=tuple(events),
-        sequence=item.sequence,
-        sequence_offset=item.sequence_offset,
-        ttl=item.ttl,
+    return checked(
+        Chunk(
+            job_id=item.id,
+            attempt=int(item.sk.split("#")[1]),
+            start=item.start,
+            text=text,
+            at=item.at,
+            progress=progress,
+            events=tuple(events),
+            sequence=item.sequence,
+            sequence_offset=item.sequence_offset,
+            ttl=item.ttl,
+        )
     )
 
 

@@ -12,8 +12,9 @@ from typing import Any
 
 from pynamodb.attributes import UnicodeAttribute
 
+from chalicelib.adapters.decoding import decode_readable
 from chalicelib.adapters.dynamodb import client as dynamodb
-from chalicelib.adapters.dynamodb.client import ConditionFailed, IntAttribute, Item, bound
+from chalicelib.adapters.dynamodb.client import ConditionFailed, IntAttribute, Item, bound, decoded
 from chalicelib.adapters.dynamodb.json_record import known_fields
 from chalicelib.domain.errors import StaleVersion
 from chalicelib.domain.limits.circuit_breaker import CircuitBreaker, CircuitState, TenantCircuit
@@ -49,17 +50,16 @@ class DynamoCircuitBreakers:
         self._items = bound(CircuitBreakerItem, stage, "coordination")
 
     def all(self) -> list[CircuitBreaker]:
-        return [_circuit_of(item) for item in self._items.query(PARTITION, self._items.sk.startswith(PREFIX))]
+        return list(decode_readable(self._items.query(PARTITION, self._items.sk.startswith(PREFIX)), _circuit_of))
 
     def get(self, model: str) -> CircuitBreaker | None:
         item = dynamodb.get(self._items, PARTITION, PREFIX + model)
         return _circuit_of(item) if item else None
 
     def replace(self, seen: CircuitBreaker, new: CircuitBreaker) -> None:
-        """Put the whole item: it has no index, and no other code writes to it."""
         unchanged = self._items.version == seen.version if seen.version else self._items.pk.does_not_exist()
         try:
-            dynamodb.put(self._item_of(new), unchanged)
+            dynamodb.put_known(self._item_of(new), unchanged)
         except ConditionFailed as failed:
             current = _circuit_of(self._items.from_raw_data(failed.item)) if failed.item else None
             if current != new:
@@ -74,6 +74,7 @@ class DynamoCircuitBreakers:
         return self._items(PARTITION, PREFIX + circuit.model, **{**stored, "state": circuit.state.value, "ttl": ttl})
 
 
+@decoded
 def _circuit_of(item: CircuitBreakerItem) -> CircuitBreaker:
     stored = {field.name: getattr(item, field.name) for field in fields(CircuitBreaker) if field.name not in ("model", "state")}
     present = {name: value for name, value in stored.items() if value is not None}

@@ -13,9 +13,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
-from functools import cache
-from typing import Any, TypeVar
+from collections.abc import Callable, Collection, Iterable, Sequence
+from functools import cache, wraps
+from typing import Any, Self, TypeVar
 
 from pynamodb.attributes import Attribute
 from pynamodb.connection.base import Connection
@@ -28,6 +28,7 @@ from pynamodb.models import Model
 
 from chalicelib.adapters.aws import client as aws
 from chalicelib.adapters.aws.names import table_name
+from chalicelib.adapters.decoding import PROBLEMS, decode
 from chalicelib.domain.errors import Throttled
 
 Raw = dict[str, Any]  # an item as DynamoDB's API writes it: {"id": {"S": "job_1"}}
@@ -80,6 +81,38 @@ class SharedConnection(Connection):
 class Item(Model):
     """A kind of item. Several kinds share a table and differ in their keys."""
 
+    damage: Exception | None = None  # why the stored attributes could not be read; then only the keys are set
+
+    @classmethod
+    def from_raw_data(cls, data: Raw) -> Self:
+        """Return the item. A damaged one does not raise here, because it must not end a query of many."""
+        try:
+            return super().from_raw_data(data)
+        except PROBLEMS as exc:
+            keys = {attribute.attr_name for attribute in cls._key_attributes().values()}
+            item = super().from_raw_data({name: value for name, value in data.items() if name in keys})
+            item.damage = exc
+            return item
+
+    @property
+    def key_text(self) -> str:
+        """The key as text: `<partition key>`, or `<partition key>/<sort key>`."""
+        return "/".join(str(self.attribute_values.get(name, "?")) for name in self._key_attributes())
+
+    def check(self) -> None:
+        """Raise what was wrong with the stored item, also if a required attribute is missing."""
+        if self.damage is not None:
+            raise self.damage
+        values = self.attribute_values
+        missing = [name for name, one in self.get_attributes().items() if not one.null and values.get(name) is None and one.default is None]
+        if missing:
+            raise KeyError(", ".join(missing))
+
+    @classmethod
+    def _key_attributes(cls) -> dict[str, Attribute[Any]]:
+        keys = {name: one for name, one in cls.get_attributes().items() if one.is_hash_key or one.is_range_key}
+        return dict(sorted(keys.items(), key=lambda item: item[1].is_range_key))
+
     @classmethod
     def _get_connection(cls) -> TableConnection:
         table = super()._get_connection()
@@ -103,6 +136,29 @@ class IntAttribute(Attribute[int]):
 
 
 I = TypeVar("I", bound=Item)  # noqa: E741
+T = TypeVar("T")
+
+
+def decoded(build: Callable[[I], T]) -> Callable[[I], T]:
+    """Make a decoder of items raise `UnreadableRecord` for every item that it cannot decode."""
+
+    @wraps(build)
+    def decode_item(item: I) -> T:
+        def checked() -> T:
+            item.check()
+            return build(item)
+
+        return decode(item.key_text, checked)
+
+    return decode_item
+
+
+def whole_numbers(item: Raw, without: Collection[str]) -> dict[str, int]:
+    """Return the whole numbers of an item whose names are not known beforehand.
+
+    Other attributes, which another version of the code may have added, are left out.
+    """
+    return {name: int(value["N"]) for name, value in item.items() if name not in without and value.get("N", ".").lstrip("-").isdecimal()}
 
 
 def bound(model: type[I], stage: str, table: str) -> type[I]:
@@ -155,6 +211,20 @@ def update_changed(seen: Item, new: Item, condition: Condition) -> None:
     changed = [getattr(type(new), name).set(value) for name, value in after.items() if before.get(name) != value]
     removed = [getattr(type(new), name).remove() for name in before if name not in after]
     update(seen, changed + removed, condition)
+
+
+def put_known(item: Item, condition: Condition) -> None:
+    """Write every attribute that this version of the code knows, with one UpdateItem.
+
+    Attributes that it does not know stay as they are, unlike with `put`.
+
+    Raises:
+        ConditionFailed: with the stored item.
+    """
+    values = item.attribute_values
+    known = {name: getattr(type(item), name) for name in item.get_attributes() if name not in item._key_attributes()}
+    actions = [attribute.remove() if values.get(name) is None else attribute.set(values[name]) for name, attribute in known.items()]
+    update(item, actions, condition)
 
 
 def _present(item: Item) -> dict[str, Any]:

@@ -17,8 +17,9 @@ from pynamodb.attributes import UnicodeAttribute, UnicodeSetAttribute
 from pynamodb.expressions.condition import Condition, size
 from pynamodb.expressions.update import Action
 
+from chalicelib.adapters.decoding import checked, decode_readable
 from chalicelib.adapters.dynamodb import client as dynamodb
-from chalicelib.adapters.dynamodb.client import TTL_GRACE_SECONDS, ConditionFailed, IntAttribute, Item, bound
+from chalicelib.adapters.dynamodb.client import TTL_GRACE_SECONDS, ConditionFailed, IntAttribute, Item, bound, decoded
 from chalicelib.adapters.dynamodb.json_record import known_fields
 from chalicelib.adapters.dynamodb.semaphores import DynamoSemaphores
 from chalicelib.domain.auth.identity import Caller, Role
@@ -132,12 +133,13 @@ class DynamoConnections:
             return  # the connection is closed
 
     def close(self, connection_id: str) -> Connection | None:
+        """Return None for a connection that cannot be read: its subscriptions expire by themselves."""
         deleted = dynamodb.delete(self._item(connection_id))
         if not deleted:
             return None
         item = self._items.from_raw_data(deleted)
-        connection = _connection_of(item)
-        if item.slot is not None:
+        connection = next(decode_readable([item], _connection_of), None)
+        if connection is not None and item.slot is not None:
             self._slots.release(_slots_of(connection.caller), item.slot, connection.id)
         return connection
 
@@ -148,7 +150,7 @@ class DynamoConnections:
         if len(found) < limit:
             missing = limit - len(found)
             found += self._items.query(partition, self._items.sk < start, limit=missing, page_size=missing)
-        return [_connection_of(item) for item in found]
+        return list(decode_readable(found, _connection_of))
 
     def _item(self, connection_id: str) -> ConnectionItem:
         return self._items(*connection_key(connection_id))
@@ -171,7 +173,7 @@ class DynamoTickets:
         item = dynamodb.get(self._items, f"tk#{ticket_hash}", "tk")
         if item is None:
             return None
-        return Ticket(hash=ticket_hash, caller=caller_of(item.caller), created_at=item.created_at, expires_at=item.expires_at)
+        return _ticket_of(item)
 
     def use(self, ticket_hash: str, connection_id: str) -> bool:
         """The same connection may use it again: the first response may have been lost."""
@@ -201,9 +203,15 @@ def caller_json(caller: Caller) -> str:
 def caller_of(text: str) -> Caller:
     values = known_fields(Caller, json.loads(text))
     jobs = values.get("jobs")
-    return Caller(**{**values, "role": Role(values["role"]), "jobs": None if jobs is None else frozenset(jobs)})
+    return checked(Caller(**{**values, "role": Role(values["role"]), "jobs": None if jobs is None else frozenset(jobs)}))
 
 
+@decoded
+def _ticket_of(item: TicketItem) -> Ticket:
+    return Ticket(hash=item.pk.partition("#")[2], caller=caller_of(item.caller), created_at=item.created_at, expires_at=item.expires_at)
+
+
+@decoded
 def _connection_of(item: ConnectionItem) -> Connection:
     return Connection(
         id=item.sk.partition("#")[2],

@@ -10,12 +10,12 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 from chalicelib.adapters.aws import client as aws
 from chalicelib.adapters.aws.names import table_name
+from chalicelib.adapters.decoding import decode, decode_readable
 from chalicelib.adapters.dynamodb import client as dynamodb
-from chalicelib.adapters.dynamodb.client import BATCH_KEYS, CONDITION_FAILED, Raw
+from chalicelib.adapters.dynamodb.client import BATCH_KEYS, CONDITION_FAILED, Raw, whole_numbers
 from chalicelib.domain.errors import StaleVersion, Throttled
 from chalicelib.domain.metrics.counters import CounterIncrement, CountMark
 from chalicelib.ports import MarkUpdate
@@ -34,8 +34,8 @@ class DynamoCounters:
 
     def marks(self, job_ids: Sequence[str], *, consistent: bool = False) -> dict[str, CountMark]:
         keys = [(_mark_key(job_id), MARK) for job_id in dict.fromkeys(job_ids)]
-        found = [_mark(item) for item in self._items(keys, consistent=consistent)]
-        return {mark.job_id: mark for mark in found}
+        found = decode_readable(self._items(keys, consistent=consistent), _mark)
+        return {mark.job_id: mark for mark in found}  # one that cannot be read counts as absent: then its condition fails
 
     def increment(self, marks: Sequence[MarkUpdate], increments: Sequence[CounterIncrement]) -> None:
         from botocore.exceptions import ClientError
@@ -142,11 +142,21 @@ def _key(key: CounterKey) -> Raw:
 
 
 def _mark(item: Raw) -> CountMark:
-    counted: dict[str, Any] = json.loads(item["data"]["S"])
-    return CountMark(job_id=item["pk"]["S"].removeprefix("m#"), version=int(item["v"]["N"]), counted=counted)
+    """Decode a mark.
+
+    Raises:
+        UnreadableRecord: it cannot be decoded.
+    """
+    pk: str = item["pk"]["S"]
+
+    def build() -> CountMark:
+        return CountMark(job_id=pk.removeprefix("m#"), version=int(item["v"]["N"]), counted=dict(json.loads(item["data"]["S"])))
+
+    return decode(pk, build)
 
 
 def _numbers(item: Raw) -> dict[str, int]:
-    """Return all numbers of a counter, with its version under the name `VERSION`."""
-    plain = {name: int(value["N"]) for name, value in item.items() if "N" in value and name not in ("v", "ttl")}
-    return {**plain, VERSION: int(item.get("v", {"N": "0"})["N"])}
+    """Return all whole numbers of a counter, with its version under the name `VERSION`."""
+    numbers = whole_numbers(item, ("ttl",))
+    version = numbers.pop("v", 0)
+    return {**numbers, VERSION: version}

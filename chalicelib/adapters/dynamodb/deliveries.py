@@ -7,12 +7,13 @@ changes gets the new row before the record is written and loses the old row afte
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 from zlib import crc32
 
+from chalicelib.adapters.decoding import checked, decode_readable
+from chalicelib.adapters.dynamodb.client import decoded
 from chalicelib.adapters.dynamodb.json_record import JsonRecords, Key, known_fields, ttl_after
 from chalicelib.adapters.dynamodb.open_index import OpenIndex, OpenItem
 from chalicelib.domain.notifications.delivery import Delivery, DeliveryAttempt, DeliveryState
@@ -59,7 +60,7 @@ class DynamoDeliveries:
 
     def due(self, shard: int, until: Ms, after: str | None, limit: int) -> tuple[list[DueDelivery], str | None]:
         rows, following = self._open.page(limit, after, shard=shard, before=_time(until + 1))
-        return [_due(row) for row in rows], following
+        return list(decode_readable(rows, _due)), following
 
     def load_due(self, due: Sequence[DueDelivery], now: Ms) -> list[Delivery]:
         found = self._records.get_many([_key(one.owner, one.delivery_id) for one in due], consistent=True)
@@ -86,13 +87,14 @@ class DynamoDeliveries:
         return self._open.row(f"{_time(due.recheck_at)}#{due.owner}#{due.delivery_id}", shard=shard, **attributes)
 
 
+@decoded
 def _due(row: OpenItem) -> DueDelivery:
     recheck_at, owner, delivery_id = row.sk.split("#", 2)
     return DueDelivery(int(recheck_at), owner, delivery_id, row.tenant)
 
 
-def _encode(delivery: Delivery) -> str:
-    return json.dumps(asdict(delivery), ensure_ascii=False, separators=(",", ":"))
+def _encode(delivery: Delivery) -> dict[str, Any]:
+    return asdict(delivery)
 
 
 def _decode(stored: dict[str, Any]) -> Delivery:
@@ -102,7 +104,7 @@ def _decode(stored: dict[str, Any]) -> Delivery:
             **data,
             "channel": Channel(data["channel"]),
             "state": DeliveryState(data["state"]),
-            "attempts": tuple(DeliveryAttempt(**known_fields(DeliveryAttempt, one)) for one in data.get("attempts", ())),
+            "attempts": tuple(checked(DeliveryAttempt(**known_fields(DeliveryAttempt, one))) for one in data.get("attempts", ())),
         }
     )
 

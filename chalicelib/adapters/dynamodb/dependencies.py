@@ -15,12 +15,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping, Sequence
+from itertools import islice
 
 from pynamodb.attributes import BooleanAttribute, UnicodeAttribute, UnicodeSetAttribute
 from pynamodb.expressions.update import Action
 
+from chalicelib.adapters.decoding import decode_readable
 from chalicelib.adapters.dynamodb import client as dynamodb
-from chalicelib.adapters.dynamodb.client import ConditionFailed, IntAttribute, Item, bound
+from chalicelib.adapters.dynamodb.client import ConditionFailed, IntAttribute, Item, bound, decoded
 from chalicelib.domain.jobs.dependencies import DependencyEdge, DependencyRecord
 
 PARENTS = "parents"
@@ -70,7 +72,7 @@ class DynamoDependencies:
             after = dynamodb.update(items(child, WAIT), actions, items.id.exists(), "ALL_NEW")
         except ConditionFailed:
             return None
-        return len(items.from_raw_data(after).open or ())
+        return len(_open_of(items.from_raw_data(after)))
 
     def get(self, child: str) -> DependencyRecord | None:
         rows = {row.sk: row for row in dynamodb.batch_get(self._items, [(child, PARENTS), (child, WAIT)], consistent=True)}
@@ -78,21 +80,38 @@ class DynamoDependencies:
         if parents is None or wait is None:
             return None
         return DependencyRecord(
-            parents=json.loads(parents.parents or "{}"),
-            open=frozenset(wait.open or ()),
+            parents=_parents_of(parents)[1],
+            open=_open_of(wait),
             run_anyway=bool(parents.run_anyway),
             linked_until=wait.linked_until or 0,
         )
 
     def parents_of(self, children: Sequence[str]) -> dict[str, dict[str, str]]:
         rows = dynamodb.batch_get(self._items, ((child, PARENTS) for child in children))
-        return {row.id: json.loads(row.parents or "{}") for row in rows}
+        return dict(decode_readable(rows, _parents_of))
 
     def _parents_item(self, child: str, parents: Mapping[str, str], *, run_anyway: bool, ttl: int) -> DependencyItem:
         return self._items(child, PARENTS, parents=json.dumps(dict(parents)), run_anyway=run_anyway or None, ttl=ttl)
 
     def children(self, parent: str, after: str | None = None, limit: int = 100) -> list[DependencyEdge]:
+        """Read on where an edge cannot be read: fewer than `limit` edges mean that there are no more."""
         sort_key = self._items.sk
         beyond = sort_key.startswith(EDGE) if after is None else sort_key.between(f"{EDGE}{after}\x00", f"{EDGE}~")
-        rows = self._items.query(parent, beyond, consistent_read=True, limit=limit, page_size=limit)
-        return [DependencyEdge(row.sk.removeprefix(EDGE), bool(row.run_anyway)) for row in rows]
+        rows = self._items.query(parent, beyond, consistent_read=True, page_size=limit)
+        return list(islice(decode_readable(rows, _edge_of), limit))
+
+
+@decoded
+def _parents_of(item: DependencyItem) -> tuple[str, dict[str, str]]:
+    """Return a child, and its parents by alias."""
+    return item.id, dict(json.loads(item.parents or "{}"))
+
+
+@decoded
+def _open_of(item: DependencyItem) -> frozenset[str]:
+    return frozenset(item.open or ())
+
+
+@decoded
+def _edge_of(item: DependencyItem) -> DependencyEdge:
+    return DependencyEdge(item.sk.removeprefix(EDGE), bool(item.run_anyway))

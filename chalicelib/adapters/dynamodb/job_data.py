@@ -6,8 +6,9 @@ import json
 
 from pynamodb.attributes import UnicodeAttribute
 
+from chalicelib.adapters.decoding import decode_readable
 from chalicelib.adapters.dynamodb import client as dynamodb
-from chalicelib.adapters.dynamodb.client import Item, bound
+from chalicelib.adapters.dynamodb.client import Item, bound, decoded
 from chalicelib.adapters.dynamodb.dependencies import EDGE
 from chalicelib.adapters.s3.blobs import Blobs, folder_of
 
@@ -34,9 +35,15 @@ class DynamoJobData:
         """Delete items before objects, so that no item names an absent object.
 
         Objects are listed by their folder, because a crash may have left one that no item names.
+        Parents that cannot be read keep their edges, which expire: an edge to no job does nothing.
         """
         rows = list(self._items.query(job_id, consistent_read=True, attributes_to_get=["id", "sk", "parents"]))
-        parents = [parent for row in rows for parent in json.loads(row.parents or "{}").values()]
+        parents = [parent for found in decode_readable(rows, _parents_of) for parent in found]
         dynamodb.batch_delete([self._items(parent, EDGE + job_id) for parent in parents])  # before the item that names the parents
         dynamodb.batch_delete(rows)
         self._blobs.delete_below(folder_of(tenant, job_id))
+
+
+@decoded
+def _parents_of(item: JobDataItem) -> list[str]:
+    return [str(parent) for parent in json.loads(item.parents or "{}").values()]

@@ -6,12 +6,14 @@ It holds the spec, or the key of an object with it.
 from __future__ import annotations
 
 import hashlib
+from typing import Any
 
 from pynamodb.attributes import BinaryAttribute, UnicodeAttribute
 
 from chalicelib.adapters.compression import INLINE_BYTES, pack_json, unpack_json
+from chalicelib.adapters.decoding import checked, decode
 from chalicelib.adapters.dynamodb import client as dynamodb
-from chalicelib.adapters.dynamodb.client import ConditionFailed, IntAttribute, Item, bound
+from chalicelib.adapters.dynamodb.client import ConditionFailed, IntAttribute, Item, bound, decoded
 from chalicelib.adapters.s3.blobs import Blobs, key_of
 from chalicelib.domain.errors import StaleVersion
 from chalicelib.domain.jobs.spec import JobSpec
@@ -59,7 +61,9 @@ class DynamoJobSpecs:
 
     def replace(self, job_id: str, tenant: str, spec: JobSpec, version: int) -> None:
         """Write an object under a new name: until the item is changed it names the old object."""
-        data, items = pack_json(spec.to_dict()), self._items
+        stored = self._stored(job_id)
+        kept = decode(f"{job_id}/{SPEC}", lambda: unpack_json(stored)) if stored is not None else {}
+        data, items = pack_json(_with_unknown(kept, spec.to_dict())), self._items
         key = key_of(tenant, job_id, f"{SPEC}-{version}-{hashlib.sha256(data).hexdigest()[:8]}")
         if len(data) <= INLINE_BYTES:
             content = [items.data.set(data), items.s3.remove()]
@@ -70,13 +74,37 @@ class DynamoJobSpecs:
         try:
             dynamodb.update(items(job_id, SPEC), [*content, items.version.set(version)], items.id.exists() & older)
         except ConditionFailed as failed:  # there is no spec, a later version is stored, or this write was made before
-            stored = items.from_raw_data(failed.item) if failed.item else None
-            if stored is not None and stored.version == version and data != stored.data and key != stored.s3:
+            there = items.from_raw_data(failed.item) if failed.item else None
+            if there is not None and there.version == version and data != there.data and key != there.s3:
                 raise StaleVersion(None) from failed
 
     def get(self, job_id: str) -> JobSpec | None:
+        data = self._stored(job_id)
+        return decode(f"{job_id}/{SPEC}", lambda: _spec_of(unpack_json(data))) if data is not None else None
+
+    def _stored(self, job_id: str) -> bytes | None:
+        """Return the packed spec; None if it is no longer kept."""
         item = dynamodb.get(self._items, job_id, SPEC)
-        if item is None:
-            return None
-        data = item.data if item.s3 is None else self._blobs.get(item.s3)
-        return JobSpec.from_dict(unpack_json(data)) if data is not None else None
+        content = _content_of(item) if item is not None else None
+        return self._blobs.get(content) if isinstance(content, str) else content
+
+
+def _spec_of(stored: dict[str, Any]) -> JobSpec:
+    spec = checked(JobSpec.from_dict(stored))
+    checked(spec.config)
+    return spec
+
+
+@decoded
+def _content_of(item: JobSpecItem) -> bytes | str:
+    """Return the packed spec, or the key of the object that holds it."""
+    content: bytes | str | None = item.data if item.s3 is None else item.s3
+    if content is None:  # a claim would take it for expired, and fail the job
+        raise KeyError("data")
+    return content
+
+
+def _with_unknown(stored: dict[str, Any], spec: dict[str, Any]) -> dict[str, Any]:
+    """Return a spec with the fields that only a newer version of the code knows as they are stored."""
+    config = {**stored.get("config", {}), **spec["config"]}
+    return {**stored, **spec, "config": config}

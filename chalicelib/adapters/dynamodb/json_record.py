@@ -14,11 +14,13 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from pynamodb.attributes import UnicodeAttribute
 
+from chalicelib.adapters.decoding import checked, decode_readable
 from chalicelib.adapters.dynamodb import client as dynamodb
-from chalicelib.adapters.dynamodb.client import TTL_GRACE_SECONDS, ConditionFailed, IntAttribute, Item, bound
+from chalicelib.adapters.dynamodb.client import TTL_GRACE_SECONDS, ConditionFailed, IntAttribute, Item, bound, decoded
 from chalicelib.domain.errors import StaleVersion
 from chalicelib.domain.units import Ms
 
+UNKNOWN = "unknown_fields"  # the field of a record for what only a newer version of the code knows
 Key = tuple[str, str]  # partition key and sort key
 Fields = dict[str, Any]
 
@@ -31,10 +33,6 @@ class Versioned(Protocol):
 
 
 R = TypeVar("R", bound=Versioned)
-
-
-class UnreadableRecord(ValueError):
-    """The stored text is no JSON, or not of a form that this version of the code knows."""
 
 
 class RecordItem(Item):
@@ -57,7 +55,7 @@ class JsonRecords(Generic[R]):
         table: str,
         *,
         key: Callable[[R], Key],
-        encode: Callable[[R], str],
+        encode: Callable[[R], Fields],
         decode: Callable[[Fields], R],
         ttl: Callable[[R], int],
     ) -> None:
@@ -90,26 +88,22 @@ class JsonRecords(Generic[R]):
         An unreadable one is None, so that it does not hide the others.
         """
         items = dynamodb.batch_get(self.items, keys, consistent=consistent)
-        return {(item.pk, item.sk): self._record_if_readable(item) for item in items}
+        found: dict[Key, R | None] = {(item.pk, item.sk): None for item in items}
+        readable = decode_readable(items, lambda item: ((item.pk, item.sk), self.record(item)))
+        return found | dict(readable)
 
     def query(self, pk: str, limit: int) -> list[R]:
-        """Return the first records of a partition by sort key, read consistently.
-
-        Raises:
-            UnreadableRecord: one of them cannot be decoded.
-        """
-        return [self.record(item) for item in self.items.query(pk, consistent_read=True, limit=limit)]
+        """Return the first records of a partition by sort key, read consistently; not unreadable ones."""
+        return list(decode_readable(self.items.query(pk, consistent_read=True, limit=limit), self.record))
 
     def page(self, pk: str, before: str | None, limit: int) -> tuple[list[R], str | None]:
         """Return a page of a partition, greatest sort key first, and the key to continue `before`.
 
-        Raises:
-            UnreadableRecord: one of them cannot be decoded.
+        Unreadable records are left out, so the page may be short.
         """
         below = self.items.sk < before if before else None
         items = list(self.items.query(pk, below, scan_index_forward=False, limit=limit + 1, page_size=limit + 1))
-        records = [self.record(item) for item in items[:limit]]
-        return records, items[limit - 1].sk if len(items) > limit else None
+        return list(decode_readable(items[:limit], self.record)), items[limit - 1].sk if len(items) > limit else None
 
     def replace(self, seen: R, new: R) -> None:
         """Swap `new` in for `seen` if the stored version is still that of `seen`.
@@ -121,14 +115,17 @@ class JsonRecords(Generic[R]):
         """
         item = self.item(new)
         try:
-            dynamodb.put(item, self.items.version == seen.version)
+            dynamodb.put_known(item, self.items.version == seen.version)
         except ConditionFailed as failed:
             there = self.items.from_raw_data(failed.item) if failed.item else None
             if there is None or there.data != item.data:
                 raise StaleVersion(self.record(there) if there else None) from failed
 
     def item(self, record: R) -> RecordItem:
-        return self.items(*self._key(record), version=record.version, data=self._encode(record), ttl=self._ttl(record))
+        fields = self._encode(record)
+        stored = {**fields.pop(UNKNOWN, {}), **fields}
+        data = json.dumps(stored, ensure_ascii=False, separators=(",", ":"))
+        return self.items(*self._key(record), version=record.version, data=data, ttl=self._ttl(record))
 
     def record(self, item: RecordItem) -> R:
         """Decode an item.
@@ -136,29 +133,28 @@ class JsonRecords(Generic[R]):
         Raises:
             UnreadableRecord: it cannot be decoded.
         """
-        try:
-            return self._decode(json.loads(item.data))
-        except (ValueError, TypeError, KeyError, AttributeError) as exc:
-            raise UnreadableRecord(f"{item.pk}/{item.sk}: {exc}") from exc
+        return decoded(self._record_of)(item)
 
-    def _record_if_readable(self, item: RecordItem) -> R | None:
-        try:
-            return self.record(item)
-        except UnreadableRecord:
-            return None
+    def _record_of(self, item: RecordItem) -> R:
+        return checked(self._decode(json.loads(item.data)))
 
 
 def known_fields(kind: Any, stored: Fields) -> Fields:
     """Return the stored values of the fields that this version of a dataclass has.
 
-    Others are left out: during a deployment two versions of the code read each other's records.
+    During a deployment two versions of the code read each other's records. Fields that this version
+    does not know go into the field `unknown_fields` if the class has one, so that they are written
+    back unchanged; otherwise they are left out.
     """
-    return {field.name: stored[field.name] for field in fields(kind) if field.name in stored}
+    names = {field.name for field in fields(kind)}
+    known = {name: value for name, value in stored.items() if name in names}
+    unknown = {name: value for name, value in stored.items() if name not in names}
+    return {**known, UNKNOWN: unknown} if unknown and UNKNOWN in names else known
 
 
 def non_default_fields(record: Any) -> Fields:
     """Return the fields of a dataclass that differ from their defaults; decoding sets the others."""
-    defaults = {field.name: field.default for field in fields(record)}
+    defaults: Fields = {field.name: {} if field.default_factory is dict else field.default for field in fields(record)}
     return {name: value for name, value in asdict(record).items() if value != defaults[name]}
 
 

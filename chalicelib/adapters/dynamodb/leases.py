@@ -11,8 +11,9 @@ from zlib import crc32
 
 from pynamodb.attributes import UnicodeAttribute
 
+from chalicelib.adapters.decoding import decode_readable
 from chalicelib.adapters.dynamodb import client as dynamodb
-from chalicelib.adapters.dynamodb.client import TTL_GRACE_SECONDS, ConditionFailed, IntAttribute, Item, bound
+from chalicelib.adapters.dynamodb.client import TTL_GRACE_SECONDS, ConditionFailed, IntAttribute, Item, bound, decoded
 from chalicelib.domain.errors import StaleVersion
 from chalicelib.ports import Lease
 
@@ -68,7 +69,8 @@ class DynamoLeases:
         return _lease_of(item) if item else None
 
     def all(self) -> list[Lease]:
-        return [_lease_of(item) for shard in range(SHARDS) for item in self._items.query(f"W#{shard}", consistent_read=True)]
+        items = (item for shard in range(SHARDS) for item in self._items.query(f"W#{shard}", consistent_read=True))
+        return list(decode_readable(items, _lease_of))
 
     def delete_fenced(self, lease: Lease) -> None:
         with suppress(ConditionFailed):
@@ -93,6 +95,7 @@ def _partition(lease_id: str) -> str:
     return f"W#{crc32(lease_id.encode()) % SHARDS}"
 
 
+@decoded
 def _lease_of(item: LeaseItem) -> Lease:
     return Lease(
         id=item.sk,

@@ -8,13 +8,16 @@ written.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import suppress
+from itertools import islice
 from typing import Any
 
 from pynamodb.attributes import UnicodeAttribute
 
+from chalicelib.adapters.decoding import decode_readable
 from chalicelib.adapters.dynamodb import client as dynamodb
-from chalicelib.adapters.dynamodb.client import ConditionFailed, IntAttribute, Item, bound
+from chalicelib.adapters.dynamodb.client import ConditionFailed, IntAttribute, Item, bound, decoded
 from chalicelib.domain.units import Ms
 
 ORPHAN_GRACE_MS = 600_000  # how long a row may exist before its record
@@ -29,6 +32,11 @@ class OpenItem(Item):
     made_at = IntAttribute(null=True, attr_name="at")
     run = IntAttribute(null=True)
     ttl = IntAttribute()
+
+
+@decoded
+def _checked(row: OpenItem) -> OpenItem:
+    return row
 
 
 class OpenIndex:
@@ -67,19 +75,26 @@ class OpenIndex:
     def query(
         self, limit: int, *, shard: int = 0, before: str | None = None, after: str | None = None, consistent: bool = True
     ) -> list[OpenItem]:
-        """Return the first rows of a shard in the order of their sort keys, with one request.
+        """Return the first rows of a shard in the order of their sort keys, without unreadable ones.
 
         `before` and `after` are bounds of the sort key; both are exclusive.
         """
+        rows = self._rows(limit, shard, before, after, consistent=consistent)
+        return list(islice(decode_readable(rows, _checked), limit))
+
+    def page(self, limit: int, after: str | None, *, shard: int = 0, before: str | None = None) -> tuple[list[OpenItem], str | None]:
+        """Return a page of a shard, not read consistently, and the sort key to continue `after`; None: the end.
+
+        Unreadable rows are left out, so the page may be short. One request.
+        """
+        rows = list(islice(self._rows(limit, shard, before, after, consistent=False), limit))
+        return list(decode_readable(rows, _checked)), rows[-1].sk if len(rows) == limit else None
+
+    def _rows(self, page_size: int, shard: int, before: str | None, after: str | None, *, consistent: bool) -> Iterator[OpenItem]:
         pk = self._pk(shard)
         below = self._items.sk < before if before is not None else None
         start = {"pk": {"S": pk}, "sk": {"S": after}} if after is not None else None
-        return list(self._items.query(pk, below, consistent_read=consistent, limit=limit, page_size=limit, last_evaluated_key=start))
-
-    def page(self, limit: int, after: str | None, *, shard: int = 0, before: str | None = None) -> tuple[list[OpenItem], str | None]:
-        """Return a page of a shard, not read consistently, and the sort key to continue `after`; None: the end."""
-        rows = self.query(limit, shard=shard, before=before, after=after, consistent=False)
-        return rows, rows[-1].sk if len(rows) == limit else None
+        return self._items.query(pk, below, consistent_read=consistent, page_size=page_size, last_evaluated_key=start)
 
     def _pk(self, shard: int) -> str:
         return self._partition if self.shards == 1 else f"{self._partition}#{shard}"

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from pynamodb.attributes import UnicodeAttribute
 
+from chalicelib.adapters.decoding import decode_readable
 from chalicelib.adapters.dynamodb import client as dynamodb
-from chalicelib.adapters.dynamodb.client import TTL_GRACE_SECONDS, IntAttribute, Item, bound
+from chalicelib.adapters.dynamodb.client import TTL_GRACE_SECONDS, IntAttribute, Item, bound, decoded
 from chalicelib.domain.execution.response_cache import CachedResponse
 
 SORT = "ref"
@@ -31,11 +32,12 @@ class DynamoResponseCache:
         self._items = bound(CacheItem, stage, "coordination")
 
     def get(self, tenant: str, key: str) -> CachedResponse | None:
+        """Return None for an item that cannot be read: it is a miss."""
         try:
             item = self._items.get(_partition(tenant, key), SORT)
         except self._items.DoesNotExist:
             return None
-        return CachedResponse(job_id=item.job_id, attempt=item.attempt, stored_at=item.stored_at, expires_at=item.expires_at)
+        return next(decode_readable([item], _cached_of), None)
 
     def put(self, tenant: str, key: str, cached: CachedResponse) -> None:
         dynamodb.put(
@@ -49,6 +51,11 @@ class DynamoResponseCache:
                 ttl=cached.expires_at // 1000 + TTL_GRACE_SECONDS,
             )
         )
+
+
+@decoded
+def _cached_of(item: CacheItem) -> CachedResponse:
+    return CachedResponse(job_id=item.job_id, attempt=item.attempt, stored_at=item.stored_at, expires_at=item.expires_at)
 
 
 def _partition(tenant: str, key: str) -> str:

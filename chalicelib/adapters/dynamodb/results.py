@@ -14,10 +14,12 @@ from typing import Any
 from pynamodb.attributes import BinaryAttribute, BooleanAttribute, UnicodeAttribute
 
 from chalicelib.adapters.compression import INLINE_BYTES, pack, pack_json, unpack, unpack_json
+from chalicelib.adapters.decoding import decode, decode_readable
 from chalicelib.adapters.dynamodb import client as dynamodb
-from chalicelib.adapters.dynamodb.client import ConditionFailed, IntAttribute, Item, bound
+from chalicelib.adapters.dynamodb.client import ConditionFailed, IntAttribute, Item, bound, decoded
 from chalicelib.adapters.dynamodb.jobs.item import RecordAttribute
 from chalicelib.adapters.s3.blobs import Blobs, key_of
+from chalicelib.domain.errors import UnreadableRecord
 from chalicelib.domain.execution.response_cache import CacheLookup
 from chalicelib.domain.execution.result import WORKER_LOST, Result
 from chalicelib.domain.jobs.job import Usage
@@ -110,28 +112,42 @@ class DynamoResults:
     def get_many(self, attempts: Sequence[tuple[str, int]]) -> list[Result]:
         keys = [(job_id, _key(attempt)) for job_id, attempt in attempts]
         items = dynamodb.batch_get(self._items, keys, consistent=True)  # otherwise the result of a job that has just ended might be missing
-        return [found for item in items if (found := self._result_of(item)) is not None]
+        return [found for found in decode_readable(items, self._result_of) if found is not None]
 
     def _result_of(self, item: ResultItem) -> Result | None:
+        """Return the result; None if its text is no longer kept.
+
+        Raises:
+            UnreadableRecord: it cannot be decoded, or names its text in no way that is known here.
+        """
+        result = _without_text(item)
         packed = item.text if item.s3 is None else self._blobs.get(item.s3)
+        if packed is None and item.s3 is None:
+            raise UnreadableRecord({item.key_text: "neither text nor the key of an object"})
         if packed is None:
             return None
-        text = unpack(packed)
-        return replace(_without_text(item), text=text, parsed=json.loads(text) if item.same else self._parsed(item))
+        parsed = None if item.same else self._parsed(item)
+
+        def build() -> Result:
+            text = unpack(packed)
+            return replace(result, text=text, parsed=json.loads(text) if item.same else unpack_json(parsed) if parsed is not None else None)
+
+        return decode(item.key_text, build)
 
     def attempts(self, job_id: str) -> list[Result]:
         rows = self._items.query(job_id, self._items.sk.startswith(PREFIX), consistent_read=True, attributes_to_get=WITHOUT_TEXT)
-        return [_without_text(item) for item in rows]
+        return list(decode_readable(rows, _without_text))
 
     def link(self, job_id: str, attempt: int, seconds: int = 300) -> str | None:
         item = dynamodb.get(self._items, job_id, _key(attempt))
         return self._blobs.presign(item.s3, seconds) if item and item.s3 else None
 
-    def _parsed(self, item: ResultItem) -> object:
-        packed = item.parsed if item.s3 is None else self._blobs.get(_parsed_key(item.s3))
-        return unpack_json(packed) if packed is not None else None
+    def _parsed(self, item: ResultItem) -> bytes | None:
+        stored: bytes | None = item.parsed if item.s3 is None else self._blobs.get(_parsed_key(item.s3))
+        return stored
 
 
+@decoded
 def _without_text(item: ResultItem) -> Result:
     attempt = int(item.sk.removeprefix(PREFIX))
     stored = {name: getattr(item, name) for name in PLAIN_FIELDS}

@@ -14,8 +14,9 @@ from pynamodb.attributes import UnicodeAttribute
 from pynamodb.expressions.update import Action
 from ulid import ULID
 
+from chalicelib.adapters.decoding import decode_readable
 from chalicelib.adapters.dynamodb import client as dynamodb
-from chalicelib.adapters.dynamodb.client import TTL_GRACE_SECONDS, ConditionFailed, IntAttribute, Item, bound
+from chalicelib.adapters.dynamodb.client import TTL_GRACE_SECONDS, ConditionFailed, IntAttribute, Item, bound, decoded
 from chalicelib.domain.streaming.subscriptions import CONNECTION_TTL_MS, JobControl, Subscription
 from chalicelib.domain.units import Ms
 
@@ -87,7 +88,7 @@ class DynamoSubscriptions:
 
     def for_job(self, job_id: str) -> list[Subscription]:
         items = self._subscriptions.query(job_id, self._subscriptions.sk.startswith(PREFIX), consistent_read=True)
-        return [_subscription_of(item) for item in items]
+        return list(decode_readable(items, _subscription_of))
 
     def request_cancel(self, job_id: str, generation: int, ttl: int) -> None:
         self._update_control(job_id, ttl, self._controls.cancel.set(generation))
@@ -97,7 +98,7 @@ class DynamoSubscriptions:
 
     def controls(self, job_ids: Sequence[str]) -> dict[str, JobControl]:
         items = dynamodb.batch_get(self._controls, ((job_id, CONTROL) for job_id in job_ids))
-        return {item.id: _control_of(item) for item in items}
+        return dict(decode_readable(items, _control_of))
 
     def _update_control(self, job_id: str, ttl: int, action: Action) -> None:
         """Update one attribute and the TTL.
@@ -111,10 +112,13 @@ def _change_version(controls: type[JobControlItem]) -> Action:
     return controls.subscribers_version.set(str(ULID()))
 
 
-def _control_of(item: JobControlItem) -> JobControl:
-    return JobControl(subscribers_version=item.subscribers_version or "", cancel=item.cancel or 0, read_until=item.read_until or 0)
+@decoded
+def _control_of(item: JobControlItem) -> tuple[str, JobControl]:
+    control = JobControl(subscribers_version=item.subscribers_version or "", cancel=item.cancel or 0, read_until=item.read_until or 0)
+    return item.id, control
 
 
+@decoded
 def _subscription_of(item: SubscriptionItem) -> Subscription:
     return Subscription(
         job_id=item.id,

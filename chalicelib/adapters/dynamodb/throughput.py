@@ -10,7 +10,7 @@ from typing import Any
 
 from pynamodb.attributes import UnicodeAttribute
 
-from chalicelib.adapters.dynamodb.client import Item, Raw, bound
+from chalicelib.adapters.dynamodb.client import Item, bound, whole_numbers
 from chalicelib.domain.metrics.throughput import Throughput, counter_keys, throughput_from
 from chalicelib.domain.units import Ms
 
@@ -36,8 +36,4 @@ class DynamoThroughputStats:
         table = self._items._get_connection()
         keys: list[Any] = [{"pk": pk, "sk": sk} for pk, sk in counter_keys(job_type, model, now)]
         response = table.batch_get_item(keys)
-        return throughput_from(_numbers(raw) for raw in response["Responses"].get(table.table_name, []))
-
-
-def _numbers(raw: Raw) -> dict[str, int]:
-    return {name: int(value["N"]) for name, value in raw.items() if "N" in value and name not in NOT_COUNTS}
+        return throughput_from(whole_numbers(raw, NOT_COUNTS) for raw in response["Responses"].get(table.table_name, []))

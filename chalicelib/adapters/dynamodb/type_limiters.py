@@ -7,7 +7,7 @@ import json
 from pynamodb.attributes import UnicodeAttribute
 
 from chalicelib.adapters.dynamodb import client as dynamodb
-from chalicelib.adapters.dynamodb.client import TTL_GRACE_SECONDS, ConditionFailed, IntAttribute, Item, bound
+from chalicelib.adapters.dynamodb.client import TTL_GRACE_SECONDS, ConditionFailed, IntAttribute, Item, bound, decoded
 from chalicelib.domain.errors import StaleVersion
 from chalicelib.domain.limits.type_limiter import Slot, TypeLimiter
 from chalicelib.domain.units import Ms
@@ -38,10 +38,9 @@ class DynamoTypeLimiters:
         return _limiter_of(item) if item else None
 
     def replace(self, seen: TypeLimiter, new: TypeLimiter, now: Ms) -> None:
-        """Put the whole item: it has no index, and no other code writes to it."""
         unchanged = self._items.version == seen.version if seen.version else self._items.pk.does_not_exist()
         try:
-            dynamodb.put(self._item_of(new, now), unchanged)
+            dynamodb.put_known(self._item_of(new, now), unchanged)
         except ConditionFailed as failed:
             current = _limiter_of(self._items.from_raw_data(failed.item)) if failed.item else None
             if current != new:
@@ -62,13 +61,14 @@ class DynamoTypeLimiters:
         )
 
 
+@decoded
 def _limiter_of(item: TypeLimiterItem) -> TypeLimiter:
     return TypeLimiter(
         type=item.sk,
         version=item.version,
         recent_starts=tuple(json.loads(item.recent_starts)),
-        reservations=tuple((holder, at) for holder, at in json.loads(item.reservations)),
-        slots=tuple(Slot(*slot) for slot in json.loads(item.slots)),
+        reservations=tuple((holder, at) for holder, at, *_ in json.loads(item.reservations)),
+        slots=tuple(Slot(holder, since, until) for holder, since, until, *_ in json.loads(item.slots)),
         next_slot_at=item.next_slot_at,
         average_hold_ms=item.average_hold_ms,
     )

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from chalicelib.adapters.compression import pack, pack_json, unpack, unpack_json
+from chalicelib.adapters.decoding import decode
 from chalicelib.adapters.s3.blobs import Blobs
 from chalicelib.domain.batches.row import Row
 from chalicelib.domain.files.object_retention import BATCHES_FOLDER
@@ -31,14 +32,16 @@ class S3BatchRows:
 
     def get_part(self, tenant: str, batch_id: str, part: int) -> list[Row] | None:
         data = self._blobs.get(_key(tenant, batch_id, f"part-{part:04}"))
-        return [Row.from_dict(json.loads(line)) for line in unpack(data).split("\n")] if data is not None else None
+        if data is None:
+            return None
+        return decode(f"{batch_id}/part-{part:04}", lambda: [Row.from_dict(json.loads(line)) for line in unpack(data).split("\n")])
 
     def put_options(self, tenant: str, batch_id: str, options: Mapping[str, Any]) -> None:
         self._blobs.put(_key(tenant, batch_id, "options"), pack_json(dict(options)), JSON)
 
     def get_options(self, tenant: str, batch_id: str) -> dict[str, Any] | None:
         data = self._blobs.get(_key(tenant, batch_id, "options"))
-        return dict(unpack_json(data)) if data is not None else None
+        return decode(f"{batch_id}/options", lambda: dict(unpack_json(data))) if data is not None else None
 
     def put_export(self, tenant: str, batch_id: str, name: str, text: str, content_type: str) -> str:
         key = _key(tenant, batch_id, name)

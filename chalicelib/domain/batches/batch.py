@@ -11,7 +11,8 @@ one resumes the wave: the job ids are computed, so no job is created twice.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 from zlib import crc32
@@ -105,6 +106,8 @@ class Batch:
     notified: bool = False  # whether the notifications of its end are in the outbox
     # Recipients of those: `email:...`, `slack:...` or `webhook:<URL>`
     notify_targets: tuple[str, ...] = ()
+    # Fields that only a newer version of the code knows: they are stored again unchanged.
+    unknown_fields: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def is_active(self) -> bool:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
+from chalicelib.domain.errors import UnreadableRecord
 from chalicelib.domain.jobs.job import TERMINAL, Status
 from chalicelib.domain.units import Ms
 
@@ -61,6 +62,7 @@ class BulkPage:
 
     jobs: tuple[JobRef, ...] = ()
     missing: tuple[str, ...] = ()  # requested ids that name no job of the tenant
+    unreadable: tuple[str, ...] = ()  # jobs whose records another version of the code wrote
     position: int = 0  # next index into `ids`, next row, or index of the scanned status
     cursor: str | None = None  # where the scan of that status continues; None: at its start
     last: bool = False  # no page follows
@@ -92,10 +94,12 @@ class BulkOperation:
     finished_at: Ms | None = None  # None while pages are left
     matched: int = 0  # jobs selected so far
     done: int = 0  # jobs that the action was applied to
-    skipped: int = 0  # jobs whose state does not allow the action
+    skipped: int = 0  # jobs whose state does not allow the action, or that cannot be read
     failed: int = 0  # jobs for which it failed with an internal error
     not_found: int = 0  # `ids` that name no job
     problems: tuple[tuple[str, str], ...] = ()  # (job id, code) of the first that are not `done`
+    # Fields that only a newer version of the code knows: they are stored again unchanged.
+    unknown_fields: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def statuses(self) -> tuple[Status, ...]:
@@ -117,6 +121,8 @@ def next_page(bulk: BulkOperation, outcomes: Sequence[JobOutcome], page: BulkPag
     """Record the outcomes of the current page and make `page` the next one; finish after the last."""
     counts = {name: getattr(bulk, name) + sum(one.outcome == name for one in outcomes) for name in ("done", "skipped", "failed")}
     problems = [(one.job_id, one.code) for one in outcomes if one.code] + [(job_id, "job_not_found") for job_id in page.missing]
+    problems += [(job_id, UnreadableRecord.code) for job_id in page.unreadable]
+    counts["skipped"] += len(page.unreadable)
     finished = page.last and not page.jobs
     return replace(
         bulk,
@@ -124,8 +130,8 @@ def next_page(bulk: BulkOperation, outcomes: Sequence[JobOutcome], page: BulkPag
         updated_at=now,
         locked_until=now + LOCK_MS,
         finished_at=now if finished else None,
-        page=replace(page, missing=()),
-        matched=bulk.matched + len(page.jobs),
+        page=replace(page, missing=(), unreadable=()),
+        matched=bulk.matched + len(page.jobs) + len(page.unreadable),
         not_found=bulk.not_found + len(page.missing),
         problems=(*bulk.problems, *problems)[:MAX_PROBLEMS],
         **counts,

@@ -16,6 +16,8 @@ class HoldReason(StrEnum):
     OPENAI_NOT_CONFIGURED = "openai_not_configured"
     TYPE_RATE = "type_rate"  # the maximum number of jobs of its type has started in this minute
     TYPE_CONCURRENCY = "type_concurrency"  # the maximum number of jobs of its type is running
+    # The version of the code that got it does not know its type; a newer one has accepted it.
+    TYPE_UNKNOWN = "type_unknown"
     TYPE_LIMITS_UNKNOWN = "type_limits_unknown"  # the store of the limits did not answer
 
 

@@ -8,9 +8,11 @@ sent again. Receivers recognise duplicates by the message id.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from hashlib import sha256
+from typing import Any
 
 from chalicelib.domain.notifications.recipients import Channel, Recipient
 from chalicelib.domain.units import DAY_MS, Ms
@@ -89,6 +91,8 @@ class Delivery:
     forbidden_in_a_row: int = 0
     # The last `MAX_ATTEMPTS_KEPT`, including those before a restart.
     attempts: tuple[DeliveryAttempt, ...] = ()
+    # Fields that only a newer version of the code knows: they are stored again unchanged.
+    unknown_fields: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def recipient(self) -> Recipient:

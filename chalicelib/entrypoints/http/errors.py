@@ -27,6 +27,7 @@ STATUS: tuple[tuple[type[HeadraceError], int], ...] = (
     (errors.QueueFull, 429),
     (errors.TooManyWatchers, 429),
     (errors.TooManyConnections, 429),
+    (errors.UnreadableRecord, 503),
     (errors.Unavailable, 503),
 )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from chalicelib.domain.batches.batch import ROWS_PER_OBJECT, Batch
 from chalicelib.domain.batches.row import Row
@@ -12,8 +12,10 @@ from chalicelib.domain.ids import job_id_of_row
 from chalicelib.domain.jobs.job import Job
 from chalicelib.ports import Results
 from chalicelib.services.batches.context import BatchContext
+from chalicelib.services.load_jobs import load_readable_jobs
 
 WAITING, CANCELLED, DELETED = "waiting", "cancelled", "deleted"  # statuses of rows without a job
+UNREADABLE = "unreadable"  # the status of a row whose job record another version of the code wrote
 PAGE_SIZE = 100
 
 Parts = dict[int, list[Row]]  # rows by the number of the stored object
@@ -26,8 +28,8 @@ class BatchRow:
     number: int  # position in the input, from 0
     job_id: str  # computed, also without a job
     row: Row | None  # None: the rows are no longer stored
-    job: Job | None  # None: not released, cancelled before its release, or deleted
-    status: str  # that of the job, or `waiting`, `cancelled` or `deleted`
+    job: Job | None  # None: not released, cancelled before its release, deleted, or unreadable
+    status: str  # that of the job, or `waiting`, `cancelled`, `deleted` or `unreadable`
 
 
 def read_rows(ctx: BatchContext, batch: Batch, start: int, limit: int, parts: Parts | None = None) -> list[BatchRow]:
@@ -41,9 +43,11 @@ def read_rows(ctx: BatchContext, batch: Batch, start: int, limit: int, parts: Pa
     """
     numbers = range(start, min(batch.total, start + limit))
     ids = [job_id_of_row(batch.id, number) for number in numbers]
-    jobs = {job.id: job for job in ctx.jobs.get_many(ids) if not job.is_deleted and job.tenant == batch.tenant}
+    loaded = load_readable_jobs(ctx.jobs, ctx.log, ids)
+    jobs = {job.id: job for job in loaded.jobs if not job.is_deleted and job.tenant == batch.tenant}
     rows = _rows(ctx, batch, numbers, {} if parts is None else parts)
-    return [_batch_row(batch, number, job_id, rows.get(number), jobs.get(job_id)) for number, job_id in zip(numbers, ids, strict=True)]
+    found = [_batch_row(batch, number, job_id, rows.get(number), jobs.get(job_id)) for number, job_id in zip(numbers, ids, strict=True)]
+    return [replace(row, status=UNREADABLE) if row.job_id in loaded.unreadable else row for row in found]
 
 
 def iter_pages(ctx: BatchContext, batch: Batch) -> Iterator[list[BatchRow]]:

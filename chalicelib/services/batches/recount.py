@@ -12,6 +12,7 @@ from chalicelib.domain.ids import job_id_of_row
 from chalicelib.domain.metrics.counters import CountMark
 from chalicelib.ports.counters import VERSION
 from chalicelib.services.batches.context import BatchContext
+from chalicelib.services.load_jobs import load_readable_jobs
 from chalicelib.services.metrics.count_jobs import count_jobs
 
 PAGE_SIZE = 100
@@ -24,7 +25,7 @@ def recount_batch(ctx: BatchContext, batch: Batch) -> None:
     It reads each job and its mark, and writes only where they differ.
     """
     for ids in _pages_of_job_ids(batch):
-        jobs = ctx.jobs.get_many(ids, consistent=True)
+        jobs = load_readable_jobs(ctx.jobs, ctx.log, ids, consistent=True).jobs  # the others stay as they are counted
         if jobs:
             count_jobs(ctx.counters, ctx.clock, jobs, consistent=True)
 

@@ -11,7 +11,7 @@ from typing import Any
 from chalicelib.domain.auth.identity import Caller, Role
 from chalicelib.domain.batches.batch import ROWS_PER_OBJECT, Batch
 from chalicelib.domain.batches.row import Row
-from chalicelib.domain.errors import HeadraceError, Unavailable
+from chalicelib.domain.errors import HeadraceError, JobTypeNotFound, Unavailable, UnreadableRecord
 from chalicelib.domain.failures import AttemptFailed
 from chalicelib.domain.ids import job_id_of_row
 from chalicelib.domain.jobs.dependencies import CANCEL
@@ -24,6 +24,7 @@ from chalicelib.services.batches.context import BatchContext
 from chalicelib.services.dependencies.release_dependents import record_dependencies, resolve_dependencies
 from chalicelib.services.jobs.plan_job import Plan, plan_job
 from chalicelib.services.jobs.submit_job import new_job
+from chalicelib.services.load_jobs import LoadedJobs, load_readable_jobs
 
 
 class RowsExpired(HeadraceError):
@@ -95,9 +96,10 @@ def release_rows(ctx: BatchContext, batch: Batch, defaults: RowDefaults, rows: S
         Unavailable: some jobs may not have been created.
     """
     ids = [job_id_of_row(batch.id, row.number) for row in rows]
-    existing = {job.id: job for job in ctx.jobs.get_many(ids, consistent=True)} if resumed else {}
+    loaded = load_readable_jobs(ctx.jobs, ctx.log, ids, consistent=True) if resumed else LoadedJobs([])
+    existing = {job.id for job in loaded.jobs} | loaded.unreadable
     new = [row for row, job_id in zip(rows, ids, strict=True) if job_id not in existing]
-    jobs = [*existing.values(), *ctx.parallel_map(partial(_create_job, ctx, batch, defaults, submitter(batch)), new)]
+    jobs = [*loaded.jobs, *ctx.parallel_map(partial(_create_job, ctx, batch, defaults, submitter(batch)), new)]
     _send_wake_ups(ctx, batch, jobs)
     for job in jobs:
         _resolve_dependencies(ctx, job)
@@ -108,7 +110,12 @@ def _create_job(ctx: BatchContext, batch: Batch, defaults: RowDefaults, caller: 
     """Write job spec, dependency record and job record (protocol rule 24: object, record, message).
 
     A row that cannot be planned gets a failed job without a spec, so that a retry does not send an
-    invalid request.
+    invalid request. An unknown type is no reason on the batch's first day: a newer version of the
+    code may have accepted the batch.
+
+    Raises:
+        JobTypeNotFound: as above; the batch is tried again later.
+        Unavailable: the job may not have been created.
     """
     job_id, now = job_id_of_row(batch.id, row.number), ctx.clock.now()
     submission = submission_of(defaults.base, row, defaults.row_jobs)
@@ -116,7 +123,9 @@ def _create_job(ctx: BatchContext, batch: Batch, defaults: RowDefaults, caller: 
         plan = plan_job(ctx.job_type, ctx.prices, caller, submission, 0, ctx.throughput_of)
     except Unavailable:
         raise
-    except Exception as exc:  # noqa: BLE001 - one row must not stop the others or the batch
+    except Exception as exc:
+        if isinstance(exc, JobTypeNotFound) and now < batch.created_at + DAY_MS:
+            raise
         job = _failed_job(batch, submission, job_id, exc if isinstance(exc, HeadraceError) else _unforeseen(ctx, batch, job_id, exc), now)
         ctx.jobs.create(job)
         return job
@@ -132,7 +141,7 @@ def _resolve_dependencies(ctx: BatchContext, job: Job) -> None:
     """Resolve the dependencies after the job record is written: parents may have ended already."""
     try:
         resolve_dependencies(ctx, job)
-    except Unavailable as exc:  # the job exists, and is due for the sweeper
+    except (Unavailable, UnreadableRecord) as exc:  # the job exists, and is due for the sweeper
         ctx.log("dependencies_not_resolved", job_id=job.id, tenant=job.tenant, error=exc)
 
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from chalicelib.domain.auth.identity import Caller
 from chalicelib.domain.jobs.job import Job
 from chalicelib.ports import Dependencies, Jobs
+from chalicelib.services.load_jobs import load_readable_jobs
+from chalicelib.services.log import Log
 
 MAX_NODES = 200  # jobs in one graph
 
@@ -29,14 +31,14 @@ class Graph:
     truncated: bool  # there are more than `MAX_NODES`
 
 
-def read_graph(jobs: Jobs, dependencies: Dependencies, caller: Caller, job: Job) -> Graph:
+def read_graph(jobs: Jobs, log: Log, dependencies: Dependencies, caller: Caller, job: Job) -> Graph:
     """Return the ancestors and descendants that the caller may see.
 
-    The walk stops at jobs that the caller may not see. It sends one request for each 100 jobs of a
-    level, and one for the children of each job.
+    The walk stops at jobs that the caller may not see, and at records that cannot be read. It sends
+    one request for each 100 jobs of a level, and one for the children of each job.
     """
     found: dict[str, Job] = {job.id: job}
-    walk = _Walk(jobs, dependencies, caller, found)
+    walk = _Walk(jobs, log, dependencies, caller, found)
     truncated = walk.up([job.id])
     truncated = walk.down([job.id]) or truncated
     parents = dependencies.parents_of(list(found))
@@ -48,6 +50,7 @@ def read_graph(jobs: Jobs, dependencies: Dependencies, caller: Caller, job: Job)
 @dataclass(frozen=True, slots=True)
 class _Walk:
     jobs: Jobs
+    log: Log
     dependencies: Dependencies
     caller: Caller
     found: dict[str, Job]
@@ -79,6 +82,6 @@ class _Walk:
         """Add new jobs that the caller may see; return their ids, and whether some did not fit."""
         new = [job_id for job_id in dict.fromkeys(ids) if job_id not in self.found]
         room = self._room
-        added = [job for job in self.jobs.get_many(new[:room]) if self.caller.may_see(job)]
+        added = [job for job in load_readable_jobs(self.jobs, self.log, new[:room]).jobs if self.caller.may_see(job)]
         self.found.update({job.id: job for job in added})
         return [job.id for job in added], len(new) > room

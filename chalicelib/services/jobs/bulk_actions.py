@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from chalicelib.domain.errors import HeadraceError, JobNotFound, Unavailable
+from chalicelib.domain.errors import HeadraceError, JobNotFound, Unavailable, UnreadableRecord
 from chalicelib.domain.jobs.bulk_operation import BulkAction, BulkOperation, JobOutcome, JobRef
 from chalicelib.domain.jobs.edits import JobEdit
 from chalicelib.domain.jobs.job import Job, Status
@@ -13,6 +13,7 @@ from chalicelib.services.jobs.cancel_job import CancelContext, cancel_job
 from chalicelib.services.jobs.delete_job import DeleteContext, delete_job
 from chalicelib.services.jobs.edit_job import edit_job
 from chalicelib.services.jobs.retry_job import retry_job
+from chalicelib.services.load_jobs import load_readable_jobs
 
 
 class BulkActionContext(CancelContext, DeleteContext, Protocol):
@@ -29,8 +30,14 @@ def apply_page(ctx: BulkActionContext, bulk: BulkOperation) -> list[JobOutcome]:
         Unavailable: a store did not answer; repeat the page.
     """
     refs = bulk.page.jobs
-    jobs = {job.id: job for job in ctx.jobs.get_many([ref.job_id for ref in refs], consistent=True)} if refs else {}
-    return [_apply_to_job(ctx, bulk, ref, jobs.get(ref.job_id)) for ref in refs]
+    loaded = load_readable_jobs(ctx.jobs, ctx.log, [ref.job_id for ref in refs], consistent=True)
+    jobs = {job.id: job for job in loaded.jobs}
+    return [
+        JobOutcome(ref.job_id, "skipped", UnreadableRecord.code)
+        if ref.job_id in loaded.unreadable
+        else _apply_to_job(ctx, bulk, ref, jobs.get(ref.job_id))
+        for ref in refs
+    ]
 
 
 def _apply_to_job(ctx: BulkActionContext, bulk: BulkOperation, ref: JobRef, job: Job | None) -> JobOutcome:

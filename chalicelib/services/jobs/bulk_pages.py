@@ -11,6 +11,8 @@ from chalicelib.domain.jobs.bulk_operation import BulkAction, BulkOperation, Bul
 from chalicelib.domain.jobs.job import Job
 from chalicelib.ports import Jobs
 from chalicelib.services.jobs.list_jobs import Filters, list_jobs
+from chalicelib.services.load_jobs import load_readable_jobs
+from chalicelib.services.log import Log
 
 PAGE_SIZE = 25  # jobs; progress is saved after each page
 ROWS_PER_PAGE = 100  # rows of a batch that are read for one page
@@ -21,6 +23,8 @@ class BulkPageContext(Protocol):
 
     @property
     def jobs(self) -> Jobs: ...
+    @property
+    def log(self) -> Log: ...
     def row_count(self, tenant: str, batch_id: str) -> int | None:
         """Return how many rows a batch has; None if it does not exist."""
 
@@ -42,8 +46,9 @@ def _page_of_rows(ctx: BulkPageContext, bulk: BulkOperation, batch_id: str) -> B
     """Return the next rows of the batch that have jobs in one of the requested states."""
     end = min(bulk.page.position + ROWS_PER_PAGE, bulk.rows)
     ids = [job_id_of_row(batch_id, row) for row in range(bulk.page.position, end)]
-    matching = [job for job in ctx.jobs.get_many(ids, consistent=True) if job.status in bulk.states and not job.is_deleted]
-    return BulkPage(jobs=_job_refs(job for job in matching if job.tenant == bulk.tenant), position=end, last=end >= bulk.rows)
+    loaded = load_readable_jobs(ctx.jobs, ctx.log, ids, consistent=True)
+    matching = [job for job in loaded.jobs if job.status in bulk.states and not job.is_deleted and job.tenant == bulk.tenant]
+    return BulkPage(jobs=_job_refs(matching), unreadable=tuple(sorted(loaded.unreadable)), position=end, last=end >= bulk.rows)
 
 
 def _page_of_ids(ctx: BulkPageContext, bulk: BulkOperation, size: int) -> BulkPage:
@@ -51,15 +56,17 @@ def _page_of_ids(ctx: BulkPageContext, bulk: BulkOperation, size: int) -> BulkPa
     ids = bulk.ids[bulk.page.position : end]
     caller = _caller_of(bulk)
     deletes = bulk.action is BulkAction.DELETE  # finds incomplete deletions as well
-    found = [job for job in ctx.jobs.get_many(ids, consistent=True) if caller.owns(job) and (deletes or not job.is_deleted)]
-    missing = sorted(set(ids) - {job.id for job in found})
-    return BulkPage(jobs=_job_refs(found), missing=tuple(missing), position=end, last=end >= len(bulk.ids))
+    loaded = load_readable_jobs(ctx.jobs, ctx.log, ids, consistent=True)
+    found = [job for job in loaded.jobs if caller.owns(job) and (deletes or not job.is_deleted)]
+    missing = tuple(sorted(set(ids) - {job.id for job in found} - loaded.unreadable))
+    unreadable = tuple(sorted(loaded.unreadable))
+    return BulkPage(jobs=_job_refs(found), missing=missing, unreadable=unreadable, position=end, last=end >= len(bulk.ids))
 
 
 def _page_of_filters(ctx: BulkPageContext, bulk: BulkOperation, size: int) -> BulkPage:
     status = bulk.statuses[bulk.page.position]
     filters = Filters(**{**bulk.filters, "status": status.value})
-    page = list_jobs(ctx.jobs, _caller_of(bulk), filters, size, bulk.page.cursor, ctx.row_count)
+    page = list_jobs(ctx.jobs, ctx.log, _caller_of(bulk), filters, size, bulk.page.cursor, ctx.row_count)
     if page.next_cursor is not None:
         return BulkPage(jobs=_job_refs(page.jobs), position=bulk.page.position, cursor=page.next_cursor)
     position = bulk.page.position + 1

@@ -16,6 +16,8 @@ from chalicelib.domain.jobs.index_keys import LISTED_BY_END, sort_key
 from chalicelib.domain.jobs.job import Job, Status
 from chalicelib.domain.units import Ms
 from chalicelib.ports import JobQuery, Jobs
+from chalicelib.services.load_jobs import load_readable_jobs
+from chalicelib.services.log import Log
 
 MAX_EVALUATED = 2_000  # records read for one page, whether they match or not
 READ_SIZE = 100  # records read together
@@ -51,8 +53,12 @@ class Page:
     scanned_until: Ms | None  # creation time of the last record read; None: the end of the list
 
 
-def list_jobs(jobs: Jobs, caller: Caller, filters: Filters, limit: int, cursor: str | None, row_count: RowCount | None = None) -> Page:
+def list_jobs(
+    jobs: Jobs, log: Log, caller: Caller, filters: Filters, limit: int, cursor: str | None, row_count: RowCount | None = None
+) -> Page:
     """Return one page for `caller`: users see their own jobs, operators those of their tenant.
+
+    Records that another version of the code wrote and this one cannot read are left out.
 
     Args:
         row_count: with it, the jobs of a batch are found by their computed ids instead of an index.
@@ -62,7 +68,9 @@ def list_jobs(jobs: Jobs, caller: Caller, filters: Filters, limit: int, cursor: 
         InvalidRequest: the cursor does not belong to this query.
     """
     query = _query(caller, filters)
-    query_hash = sha256(json.dumps([asdict(filters), caller.tenant, caller.user], sort_keys=True).encode()).hexdigest()[:12]
+    # Only the filters that are set: a version of the code that has another filter makes the same hash.
+    given = {name: value for name, value in asdict(filters).items() if value is not None}
+    query_hash = sha256(json.dumps([given, caller.tenant, caller.user], sort_keys=True).encode()).hexdigest()[:12]
     query = replace(query, before=_decode_cursor(cursor, query_hash))
     read_page: PageReader = jobs.page
     if filters.batch is not None and row_count is not None:
@@ -73,7 +81,9 @@ def list_jobs(jobs: Jobs, caller: Caller, filters: Filters, limit: int, cursor: 
     evaluated, last, before = 0, None, query.before
     while evaluated < MAX_EVALUATED:
         ids, before = read_page(replace(query, before=before, limit=READ_SIZE))
-        for job in jobs.get_many(ids):
+        loaded = load_readable_jobs(jobs, log, ids)
+        evaluated += len(loaded.unreadable)
+        for job in loaded.jobs:
             evaluated, last = evaluated + 1, job
             if caller.may_see(job) and matches(job, filters) and _is_in_query(job, query):
                 found.append(job)
@@ -141,7 +151,7 @@ def _decode_cursor(cursor: str | None, query_hash: str) -> str | None:
     if not cursor:
         return None
     try:
-        encoded_hash, before = json_limits.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
+        encoded_hash, before, *_ = json_limits.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
     except (ValueError, TypeError):
         encoded_hash, before = None, None
     if encoded_hash != query_hash or not isinstance(before, str):

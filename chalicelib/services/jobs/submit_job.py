@@ -17,6 +17,7 @@ from chalicelib.domain.errors import (
     QueueFull,
     Throttled,
     Unavailable,
+    UnreadableRecord,
 )
 from chalicelib.domain.jobs.job import DEPENDENCIES, START_LATER, Job, Status
 from chalicelib.domain.jobs.job_type import JobType
@@ -174,7 +175,7 @@ def _resolve_dependencies(ctx: SubmitContext, job: Job) -> Job:
         return job
     try:
         return resolve_dependencies(ctx, job)
-    except Unavailable as exc:  # the job is accepted, and due for the sweeper
+    except (Unavailable, UnreadableRecord) as exc:  # the job is accepted, and due for the sweeper
         ctx.log("dependencies_not_resolved", job_id=job.id, tenant=job.tenant, error=exc)
         return job
 

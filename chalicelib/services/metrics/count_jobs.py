@@ -95,6 +95,8 @@ def _entry(mark: CountMark, job: Job, clock: Clock) -> CountEntry | None:
             counted[name] = new_mark
     if not increments and not counted:
         return None
+    # What a newer version of the code counts besides stays in the mark; otherwise it would count the job again.
+    counted = {name: stored for name, stored in mark.counted.items() if name not in COUNTERS} | counted
     ttl = batch_counters.COUNTER_TTL_SECONDS if job.batch_id is not None else MARK_TTL_SECONDS
     new = CountMark(job_id=job.id, version=job.version, counted=counted)
     return CountEntry(MarkUpdate(mark, new, clock.now() // 1000 + ttl), tuple(increments))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from chalicelib.domain import json_limits
-from chalicelib.domain.errors import InvalidMessage, Unavailable
+from chalicelib.domain.errors import InvalidMessage, Unavailable, UnreadableRecord
 from chalicelib.domain.notifications import delivery as delivery_rules
 from chalicelib.domain.notifications.delivery import Delivery, delivery_id
 from chalicelib.domain.notifications.message import NotificationMessage, single_line
@@ -52,13 +52,22 @@ def enqueue_deliveries(
 ) -> list[Delivery]:
     """Store a delivery for each recipient and enqueue it. Idempotent per message id and recipient.
 
+    A delivery that is stored already and cannot be read is left to the version of the code that
+    wrote it.
+
     Args:
         owner: the id of the job or batch that the message is about.
 
     Raises:
         Unavailable: a store did not answer; some deliveries may be stored. Call again.
     """
-    deliveries = [ctx.deliveries.create(_new_delivery(ctx, tenant, owner, recipient, message)) for recipient in dict.fromkeys(recipients)]
+    deliveries: list[Delivery] = []
+    for recipient in dict.fromkeys(recipients):
+        delivery = _new_delivery(ctx, tenant, owner, recipient, message)
+        try:
+            deliveries.append(ctx.deliveries.create(delivery))
+        except UnreadableRecord as exc:
+            ctx.log("delivery_not_scheduled", delivery_id=delivery.id, tenant=tenant, error=exc)
     for delivery in deliveries:
         if delivery.is_open and not delivery.attempt_count:
             schedule_delivery(ctx, delivery)

@@ -16,6 +16,7 @@ from chalicelib.domain.errors import (
     TooManyConnections,
     TooManyWatchers,
     Unauthenticated,
+    UnreadableRecord,
 )
 from chalicelib.domain.jobs.job import Job, Status
 from chalicelib.domain.streaming import frames
@@ -187,13 +188,13 @@ def broadcast_state(ctx: StreamingContext, job: Job) -> int:
     now = ctx.clock.now()
     subscriptions = [each for each in ctx.subscriptions.for_job(job.id) if each.expires_at > now] if state else []
     for subscription in subscriptions:
-        caller = ctx.caller_by_key_hash(subscription.key_hash)
-        if caller is None or not caller.may_read_content(job):
-            continue
         try:
+            caller = ctx.caller_by_key_hash(subscription.key_hash)
+            if caller is None or not caller.may_read_content(job):
+                continue
             send_frame(ctx, subscription, state or {})
             sent += 1
-        except (ConnectionGone, ConnectionBusy):
+        except (ConnectionGone, ConnectionBusy, UnreadableRecord):
             continue  # dropped by `send_frame`, or the client subscribes again when it hears nothing
     return sent
 

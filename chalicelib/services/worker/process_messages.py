@@ -19,6 +19,7 @@ from chalicelib.domain.jobs.transitions import is_claimable
 from chalicelib.domain.limits.admission import RunNow
 from chalicelib.domain.queues.wakeup import WakeUp
 from chalicelib.ports import Lease, QueueMessage
+from chalicelib.services.load_jobs import LoadedJobs, load_readable_jobs
 from chalicelib.services.worker.admission.circuit_gate import load_circuit_breakers
 from chalicelib.services.worker.admission.gates import admit_job, hold_job
 from chalicelib.services.worker.claim_job import claim_job
@@ -79,9 +80,9 @@ async def process_messages(
     admitted = await invocation.admit(await invocation.isolate_crashed(await invocation.select_candidates(messages)))
     if admitted:
         await invocation.run(admitted, environment)
-    if invocation.unfinished:
+    if left := invocation.unfinished + invocation.unreadable:
         await invocation.acknowledge()
-        raise PartialBatchFailure(invocation.unfinished, len(messages))
+        raise PartialBatchFailure(left, len(messages))
 
 
 class _Invocation:
@@ -95,11 +96,14 @@ class _Invocation:
         self._job_started = asyncio.Event()
         self._limiter_lock = asyncio.Lock()
         self.unfinished: list[str] = []  # ids of the messages that were not processed; SQS delivers them again
+        self.unreadable: list[str] = []  # the same, because another version of the code wrote the record
 
     async def select_candidates(self, messages: Sequence[QueueMessage]) -> list[Candidate]:
         """Return the messages whose jobs may be claimed.
 
-        Malformed messages go to the dead-letter queue. Late and duplicate wake-ups are dropped. The
+        Malformed messages go to the dead-letter queue. Late and duplicate wake-ups are dropped. A
+        wake-up whose record cannot be read stays in the queue, for a worker of the version that
+        wrote the record, and does not keep the others waiting. The
         records are read consistently, because a wake-up may arrive right after its record was
         written and is acknowledged for good if the record does not look claimable. The circuit
         breakers, which the gates need, are read at the same time.
@@ -113,20 +117,22 @@ class _Invocation:
                 await ctx.offload(ctx.queues.send_to_dead_letter, self._lane, message.body, exc.message)
                 self._done.append(message.receipt)
         ids = list({wake_up.job_id for _, wake_up in wake_ups})
-        jobs = {job.id: job for job in await self._read_jobs(ids)} if ids else {}
-        candidates = []
+        loaded = await self._read_jobs(ids) if ids else LoadedJobs([])
+        jobs, candidates = {job.id: job for job in loaded.jobs}, []
         for message, wake_up in wake_ups:
             job = jobs.get(wake_up.job_id)
-            if job is not None and job.generation == wake_up.generation and is_claimable(job):
+            if wake_up.job_id in loaded.unreadable:
+                self.unreadable.append(message.id)
+            elif job is not None and job.generation == wake_up.generation and is_claimable(job):
                 candidates.append(Candidate(message, wake_up, job))
             else:
                 self._done.append(message.receipt)
         return candidates
 
-    async def _read_jobs(self, ids: list[str]) -> list[Job]:
-        circuits = asyncio.create_task(load_circuit_breakers(self._ctx))
+    async def _read_jobs(self, ids: list[str]) -> LoadedJobs:
+        ctx, circuits = self._ctx, asyncio.create_task(load_circuit_breakers(self._ctx))
         try:
-            return await self._ctx.offload(partial(self._ctx.jobs.get_many, consistent=True), ids)
+            return await ctx.offload(partial(load_readable_jobs, ctx.jobs, ctx.log, ids, consistent=True))
         finally:
             await circuits
 

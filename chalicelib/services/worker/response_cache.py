@@ -11,6 +11,7 @@ import hashlib
 import json
 from dataclasses import fields
 
+from chalicelib.domain.errors import UnreadableRecord
 from chalicelib.domain.execution.response_cache import CachedResponse, CacheLookup
 from chalicelib.domain.execution.result import Result
 from chalicelib.domain.jobs.job import Job, Status, Usage
@@ -59,13 +60,18 @@ async def serve_from_cache(ctx: WorkerContext, attempt: Attempt, request: ModelR
 def is_cached(jobs: Jobs, cache: ResponseCache, tenant: str, key: str, seconds: float, now: Ms) -> bool:
     """Return whether an equal request would very likely be a hit. Makes two reads at most.
 
+    An entry that names an unreadable job is a miss.
+
     Raises:
         Unavailable: a store did not answer.
     """
     cached = cache.get(tenant, key)
     if cached is None or not cached.is_fresh(seconds, now):
         return False
-    source = jobs.get(cached.job_id)
+    try:
+        source = jobs.get(cached.job_id)
+    except UnreadableRecord:
+        return False
     return source is not None and _is_valid(source, tenant, cached, now // 1000)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -23,7 +24,7 @@ from chalicelib.adapters.aws.notification_settings import (
 )
 from chalicelib.adapters.memory.clock import ManualClock
 from chalicelib.adapters.memory.notifications import MemoryNotificationSettings, MemorySecretVersions
-from chalicelib.domain.errors import Throttled
+from chalicelib.domain.errors import Throttled, UnreadableRecord
 from chalicelib.domain.notifications.recipients import RecipientAllowlist, SigningSecrets
 from tests.kit.aws_calls import counted_calls
 
@@ -235,3 +236,48 @@ def test_secret_names_are_valid_and_unique_for_each_tenant(one: str, other: str)
 
     assert len(set(names)) == len(names)
     assert all(re.fullmatch(r"headrace/dev/tenants/[A-Za-z0-9_.@=+-]+/[a-z]+", name) and len(name) <= 512 for name in names)
+
+
+@pytest.fixture
+def secrets_manager(monkeypatch: pytest.MonkeyPatch) -> Iterator[SecretsManagerNotificationSettings]:
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-central-1")
+    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
+    with mock_aws():
+        aws.reset_clients()
+        yield SecretsManagerNotificationSettings("dev", ManualClock())
+    aws.reset_clients()
+
+
+def _stored(name: str) -> Any:
+    return json.loads(aws.client("secretsmanager").get_secret_value(SecretId=name)["SecretString"])
+
+
+def test_what_a_newer_version_put_into_a_secret_is_skipped_and_kept(secrets_manager: SecretsManagerNotificationSettings) -> None:
+    """A rotation by an older version must not remove it."""
+    allowlist = RecipientAllowlist(emails=("a@b.example",), slack={})
+    secrets_manager.create_signing_secrets("acme", ONE)
+    secrets_manager.put_allowlist("acme", allowlist)
+    names = [tenant_secret_name("dev", "acme", kind) for kind in (SECRETS, ADDRESSES)]
+    for name in names:
+        newer = {**_stored(name), "of_tomorrow": {"a": 1}}
+        aws.client("secretsmanager").put_secret_value(SecretId=name, SecretString=json.dumps(newer))
+
+    assert secrets_manager.signing_secrets("acme", fresh=True) == ONE
+    assert secrets_manager.allowlist("acme", fresh=True) == allowlist
+    secrets_manager.put_signing_secrets("acme", TWO)
+    secrets_manager.put_allowlist("acme", RecipientAllowlist())
+
+    assert [_stored(name)["of_tomorrow"] for name in names] == [{"a": 1}, {"a": 1}]
+    assert _stored(names[0])["current"] == TWO.current
+
+
+@pytest.mark.parametrize("text", ["", "text", "[]", "{}", '{"current": "x", "rotated_at": "of_tomorrow"}'])
+def test_signing_secrets_that_cannot_be_read_are_refused_by_name(secrets_manager: SecretsManagerNotificationSettings, text: str) -> None:
+    """New ones must not replace them: receivers know the old ones. The error shows no secret."""
+    name = tenant_secret_name("dev", "acme", SECRETS)
+    aws.client("secretsmanager").create_secret(Name=name, SecretString=text or " ")
+
+    with pytest.raises(UnreadableRecord) as refused:
+        secrets_manager.signing_secrets("acme")
+
+    assert str(refused.value) == str(UnreadableRecord())

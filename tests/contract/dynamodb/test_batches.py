@@ -56,7 +56,7 @@ def test_second_batch_update_from_one_version_is_refused(stores: Any, lose_respo
     stores.batches.create(made)
     mine, others = replace(made, version=2, wave_end=1), replace(made, version=2, wave_end=2)
 
-    with lose_response("PutItem"):
+    with lose_response("UpdateItem"):
         stores.batches.replace(made, mine)
     with pytest.raises(StaleVersion) as refused:
         stores.batches.replace(made, others)

@@ -65,7 +65,7 @@ def test_second_bulk_update_from_one_version_is_refused(stores: Any, lose_respon
     stores.bulk_operations.create(made)
     mine, others = replace(made, version=2, done=1), replace(made, version=2, done=2)
 
-    with lose_response("PutItem"):
+    with lose_response("UpdateItem"):
         stores.bulk_operations.replace(made, mine)
     with pytest.raises(StaleVersion) as refused:
         stores.bulk_operations.replace(made, others)

@@ -99,7 +99,7 @@ def test_replace_succeeds_when_its_response_is_lost(stores: Any, lose_response: 
     seen = opened(stores, new_id())
     probing = start_probe(seen, origin_of("p", "acme", "job"), NOW + 30_000)
 
-    with lose_response("PutItem"):
+    with lose_response("UpdateItem"):
         stores.circuit_breakers.replace(seen, probing)
     stores.circuit_breakers.replace(seen, probing)
 

@@ -88,7 +88,7 @@ def test_second_delivery_update_from_one_version_is_refused(stores: Any, lose_re
     stores.deliveries.create(made)
     mine, others = replace(made, version=2, attempt_count=1), replace(made, version=2, attempt_count=2)
 
-    with lose_response("PutItem"):
+    with lose_response("UpdateItem"):
         stores.deliveries.replace(made, mine)
     with pytest.raises(StaleVersion) as refused:
         stores.deliveries.replace(made, others)

@@ -10,7 +10,7 @@ import pytest
 
 from chalicelib.adapters.aws import client as aws
 from chalicelib.adapters.stores import DynamoStores
-from chalicelib.domain.errors import StaleVersion
+from chalicelib.domain.errors import StaleVersion, UnreadableRecord
 from chalicelib.domain.jobs import transitions
 from chalicelib.domain.jobs.index_keys import UNNOTIFIED, due_shard
 from chalicelib.domain.jobs.job import Job, Status
@@ -103,8 +103,9 @@ def test_unreadable_job_record_is_due_and_can_be_postponed(dynamo_stores: Dynamo
         ExpressionAttributeNames={"#s": "status"},
         ExpressionAttributeValues={":s": {"S": "flying"}},
     )
-    with pytest.raises(ValueError, match="flying"):
+    with pytest.raises(UnreadableRecord) as caught:
         dynamo_stores.jobs.get_many([given.id])
+    assert caught.value.problems == {given.id: "ValueError: 'flying' is not a valid Status"}
     assert given.id in dynamo_stores.jobs.due(None, begin, 1000)
 
     dynamo_stores.jobs.postpone(given.id, begin + 5)

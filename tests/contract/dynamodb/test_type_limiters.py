@@ -50,7 +50,7 @@ def test_type_limiter_replace_with_a_lost_response_applies_once(stores: Any, los
     blank = TypeLimiter(type=new_id())
     new = acquire(blank, LIMITS, "job1#1", NOW).limiter
 
-    with lose_response("PutItem"):
+    with lose_response("UpdateItem"):
         stores.type_limiters.replace(blank, new, NOW)
     stores.type_limiters.replace(blank, new, NOW)
 

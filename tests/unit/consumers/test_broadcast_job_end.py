@@ -9,7 +9,7 @@ import pytest
 from chalicelib.consumers.broadcast_job_end import broadcast_job_ends
 from chalicelib.consumers.change_loop import TIME_BUDGET_MS, Change, DeadLetterFailed
 from chalicelib.domain.errors import Throttled
-from chalicelib.domain.jobs.job import Job, Status
+from chalicelib.domain.jobs.job import Status
 from tests.kit.failing_store import refusing
 from tests.kit.world import World
 
@@ -88,22 +88,42 @@ def test_a_non_retryable_error_dead_letters_its_record_at_once() -> None:
 def test_an_end_that_cannot_be_dead_lettered_is_redelivered() -> None:
     """The other record is broadcast first."""
     world = World()
-    other, broken = ended(world), (ended(world, "broken")[0], None, None)
+    other, broken = ended(world), ended(world, "broken", "c2")
 
-    with refusing(world.container.queues, "send_to_dead_letter", 4), pytest.raises(DeadLetterFailed, match="1 records"):
+    with (
+        refusing(world.container.subscriptions, "for_job", 1, ValueError),
+        refusing(world.container.queues, "send_to_dead_letter", 4),
+        pytest.raises(DeadLetterFailed, match="1 records"),
+    ):
         broadcast(world, broken, other)
     assert [frame["event"] for frame in world.frames()] == ["job_completed"]
     assert dead_letters(world) == []
 
-    broadcast(world, broken, other)
+    with refusing(world.container.subscriptions, "for_job", 1, ValueError):
+        broadcast(world, broken, other)
     assert dead_letters(world) == [broken[0]]
 
 
 def test_sending_to_the_dead_letter_queue_is_retried() -> None:
     world = World()
-    job: Job = ended(world)[2]
+    change = ended(world)
 
-    with refusing(world.container.queues, "send_to_dead_letter", 3):
-        broadcast(world, (job.id, None, None))
+    with (
+        refusing(world.container.subscriptions, "for_job", 1, ValueError),
+        refusing(world.container.queues, "send_to_dead_letter", 3),
+    ):
+        broadcast(world, change)
 
-    assert dead_letters(world) == [job.id]
+    assert dead_letters(world) == [change[0]]
+
+
+def test_a_change_that_cannot_be_read_is_logged_and_stops_no_other() -> None:
+    """Another version of the code wrote it. A dead letter would name a job that is well."""
+    world = World()
+    other = ended(world)
+
+    broadcast(world, ("job_1", None, None), other)
+
+    assert [frame["event"] for frame in world.frames()] == ["job_completed"]
+    assert dead_letters(world) == []
+    assert ("change_unreadable", {"job_id": "job_1"}) in world.log_lines

@@ -28,7 +28,8 @@ from pynamodb.attributes import Attribute, BooleanAttribute, UnicodeAttribute
 from pynamodb.constants import STRING
 from pynamodb.indexes import GlobalSecondaryIndex, IncludeProjection, KeysOnlyProjection
 
-from chalicelib.adapters.dynamodb.client import IntAttribute, Item, Raw
+from chalicelib.adapters.decoding import checked
+from chalicelib.adapters.dynamodb.client import IntAttribute, Item, Raw, decoded
 from chalicelib.adapters.dynamodb.json_record import known_fields, non_default_fields
 from chalicelib.domain.jobs.index_keys import LISTED_BY_END, UNNOTIFIED, due_partition, due_shard, sort_key
 from chalicelib.domain.jobs.job import Job, JobError, Status, Usage
@@ -55,7 +56,7 @@ class RecordAttribute(Attribute[T]):
         stored: Any = json.loads(value)
         if isinstance(stored, list):
             return self.kind(stored)  # type: ignore[call-arg]
-        return self.kind(**known_fields(self.kind, stored))
+        return checked(self.kind(**known_fields(self.kind, stored)))
 
 
 class ByTenant(GlobalSecondaryIndex["JobItem"]):  # type: ignore[no-untyped-call]
@@ -172,6 +173,7 @@ def item_of(model: type[JobItem], job: Job) -> JobItem:
     return model(**stored)
 
 
+@decoded
 def job_of(item: JobItem) -> Job:
     stored = {name: getattr(item, name) for name in _FIELDS}
     present = {name: value for name, value in stored.items() if value is not None or _FIELDS[name] is MISSING}
@@ -179,7 +181,11 @@ def job_of(item: JobItem) -> Job:
 
 
 def job_of_raw(raw: Raw) -> Job:
-    """Return the job record of a raw item: of a failed condition or of the change stream."""
+    """Return the job record of a raw item: of a failed condition or of the change stream.
+
+    Raises:
+        UnreadableRecord: another version of the code wrote it.
+    """
     return job_of(JobItem.from_raw_data(raw))
 
 

@@ -11,8 +11,9 @@ from contextlib import suppress
 from pynamodb.attributes import UnicodeAttribute
 from pynamodb.expressions.condition import Condition
 
+from chalicelib.adapters.decoding import decode_all
 from chalicelib.adapters.dynamodb import client as dynamodb
-from chalicelib.adapters.dynamodb.client import ConditionFailed, IntAttribute, Item, TransactionConditionFailed, bound
+from chalicelib.adapters.dynamodb.client import ConditionFailed, IntAttribute, Item, TransactionConditionFailed, bound, decoded
 from chalicelib.adapters.dynamodb.jobs.item import UNNOTIFIED_KEY, JobItem, due_key, item_of, job_of, job_of_raw
 from chalicelib.adapters.dynamodb.jobs.queries import JobQueries
 from chalicelib.domain.errors import DedupeConflict, IdempotencyKeyTaken, StaleVersion
@@ -77,7 +78,7 @@ class DynamoJobs:
 
     def get_many(self, job_ids: Sequence[str], *, consistent: bool = False) -> list[Job]:
         items = dynamodb.batch_get(self._jobs, ((job_id,) for job_id in job_ids), consistent=consistent)
-        found = {item.id: job_of(item) for item in items}
+        found = {job.id: job for job in decode_all(items, job_of)}
         return [found[job_id] for job_id in job_ids if job_id in found]
 
     def replace(self, seen: Job, new: Job) -> None:
@@ -115,13 +116,14 @@ class DynamoJobs:
 
     def get_idempotency(self, scope: str, key: str, now: Ms) -> IdempotentResult | None:
         item = dynamodb.get(self._pointers, _pointer_key("idem", scope, key), "idem")
+        result = _idempotent_result(item) if item else None
         if item is None or item.expires_at is None or item.expires_at <= now:
             return None
-        return _idempotent_result(item)
+        return result
 
     def get_by_dedupe_key(self, tenant: str, user: str, dedupe_key: str) -> str | None:
         item = dynamodb.get(self._pointers, _dedupe_pointer_key(tenant, user, dedupe_key), "dedupe")
-        return item.job if item else None
+        return _idempotent_result(item).job_id if item else None
 
     def due(self, partition: str | None, until: Ms, limit: int) -> list[str]:
         index, up_to = self._jobs.due, self._jobs.due_at <= until
@@ -175,6 +177,7 @@ def _put_once(item: JobItem, absent: Condition) -> None:
         return  # ids are used once: this call was made before, and its response lost
 
 
+@decoded
 def _idempotent_result(item: PointerItem) -> IdempotentResult:
     return IdempotentResult(
         job_id=item.job, fingerprint=item.fingerprint or "", position=item.position or 0, generation=item.generation or 0

@@ -31,7 +31,7 @@ def listing(request: ApiRequest) -> ApiResponse:
     """List failed jobs with their errors, latest failure first; for keys of all tenants also count dead letters by lane."""
     ctx, filters = request.container, job_requests.filters(request, schemas.FAILED_FILTERS, status=Status.FAILED.value)
     limit, cursor = job_requests.number(request, "limit", 20, 1, 100), request.query.get("cursor")
-    page = list_jobs(ctx.jobs, request.caller, filters, limit, cursor)
+    page = list_jobs(ctx.jobs, ctx.log, request.caller, filters, limit, cursor)
     rows = [job_responses.record(job, None, ctx.endpoints.get("ws_url"), content=True) for job in page.jobs]
     dead_letters = _dead_letters(ctx.queues) if request.caller.all_tenants and not cursor else None
     return ApiResponse(
@@ -75,7 +75,7 @@ def redrive(request: ApiRequest) -> ApiResponse:
     """Redrive dead letters of all tenants: wake their jobs again if the records allow it."""
     ctx, data = request.container, job_requests.check(schemas.REDRIVE, request.json())
     lane = data.get("lane")
-    done = redrive_lanes(ctx.clock, ctx.jobs, ctx.queues, [lane] if lane else LANES)
+    done = redrive_lanes(ctx, [lane] if lane else LANES)
     totals = {name: sum(counts[name] for counts in done.lanes.values()) for name in ("redriven", "dropped", "kept")}
     record("dead_letters_redriven", tenant=request.caller.tenant, key_id=request.caller.key_id, **totals)
     return ApiResponse(body={**totals, "lanes": {name: dict(counts) for name, counts in done.lanes.items()}, "more": done.more})

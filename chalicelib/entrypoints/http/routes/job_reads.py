@@ -158,7 +158,7 @@ def graph(request: ApiRequest, job_id: str) -> ApiResponse:
     """Get a job's dependency graph: its parents and dependents with their status."""
     ctx = request.container
     job = request.caller.require_visible(ctx.jobs.get(job_id), job_id)
-    found = read_graph(ctx.jobs, ctx.dependencies, request.caller, job)
+    found = read_graph(ctx.jobs, ctx.log, ctx.dependencies, request.caller, job)
     return ApiResponse(body=graph_shape(job, found, content=request.caller.may_read_content(job)))
 
 

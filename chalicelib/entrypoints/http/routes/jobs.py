@@ -104,7 +104,7 @@ def listing(request: ApiRequest) -> ApiResponse:
     """List jobs, newest first."""
     ctx = request.container
     limit = job_requests.number(request, "limit", 20, 1, 100)
-    page = list_jobs(ctx.jobs, request.caller, job_requests.filters(request), limit, request.query.get("cursor"), ctx.row_count)
+    page = list_jobs(ctx.jobs, ctx.log, request.caller, job_requests.filters(request), limit, request.query.get("cursor"), ctx.row_count)
     ws_url = ctx.endpoints.get("ws_url")
     rows = [job_responses.record(job, None, ws_url, content=request.caller.may_read_content(job)) for job in page.jobs]
     return ApiResponse(body={"data": rows, "next_cursor": page.next_cursor, "scanned_until": rfc3339(page.scanned_until)})

@@ -24,25 +24,30 @@ from chalicelib.services.worker.admission.circuit_gate import acquire_probe, add
 from chalicelib.services.worker.admission.type_limit_gate import acquire_permit, release_permit
 from chalicelib.services.worker.context import WorkerContext
 
+UNKNOWN_TYPE_RECHECK_MS = 120_000  # a deployment takes some minutes
+
 
 async def admit_job(ctx: WorkerContext, job: Job, limiter_lock: asyncio.Lock) -> Admission:
     """Decide whether the job may run now, and with which model.
 
-    A resumable attempt skips the gates, because it makes no new request. So does a job that is too
-    late to start or whose type is unknown, because its claim ends it.
+    A job that is too late to start skips the gates, because its claim ends it. A job of an unknown
+    type is held: a newer version of the code may have accepted it, and its workers may claim it. A
+    resumable attempt skips the other gates, because it makes no new request.
 
     Args:
         limiter_lock: shared by the jobs of one invocation, so that they change a type limiter one
             after another instead of losing each other's compare-and-swaps.
     """
-    if job.is_resumable or transitions.expire_if_late(job, ctx.clock.now()) is not None:
+    if transitions.expire_if_late(job, ctx.clock.now()) is not None:
         return RunNow(job.asked_model)
-    if (wait := await api_key_gate(ctx, job)) is not None:
-        return wait
     try:
         kind = ctx.job_type(job.type)
     except JobTypeNotFound:
+        return WaitUntil(add_jitter(ctx, ctx.clock.now() + UNKNOWN_TYPE_RECHECK_MS), HoldReason.TYPE_UNKNOWN)
+    if job.is_resumable:
         return RunNow(job.asked_model)
+    if (wait := await api_key_gate(ctx, kind)) is not None:
+        return wait
     async with limiter_lock if kind.limits is not None else nullcontext():
         permitted = await acquire_permit(ctx, kind, job)
     if isinstance(permitted, WaitUntil) or kind.handler is not None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from chalicelib.domain.errors import Unavailable
+from chalicelib.domain.errors import Unavailable, UnreadableRecord
 from chalicelib.domain.jobs.job import Job, Status
 from chalicelib.domain.jobs.job_type import JobType, Limits
 from chalicelib.domain.limits import type_limiter as limiter_rules
@@ -61,7 +61,7 @@ async def acquire_permit(ctx: WorkerContext, kind: JobType, job: Job) -> RunNow 
     try:
         async with asyncio.timeout(STORE_TIMEOUT_SECONDS):
             await _update(ctx, kind.name, acquire)
-    except (Unavailable, TimeoutError) as exc:
+    except (Unavailable, UnreadableRecord, TimeoutError) as exc:
         ctx.log("type_limit_unavailable", job_id=job.id, tenant=job.tenant, type=kind.name, error=exc)
         return WaitUntil(add_jitter(ctx, now + FALLBACK_DELAY_MS), HoldReason.TYPE_LIMITS_UNKNOWN)
     decision = decisions[-1]
@@ -83,7 +83,7 @@ async def renew_permit(ctx: WorkerContext, attempt: Attempt) -> None:
         await asyncio.sleep(RENEW_SECONDS)
         try:
             await _update(ctx, attempt.kind.name, lambda seen: limiter_rules.renew(seen, holder, ctx.clock.now()))
-        except Unavailable as exc:
+        except (Unavailable, UnreadableRecord) as exc:
             ctx.log("permit_not_renewed", job_id=attempt.job.id, tenant=attempt.job.tenant, error=exc)
 
 
@@ -99,7 +99,7 @@ async def release_permit(ctx: WorkerContext, job_type: str, holder: str | None, 
     try:
         async with asyncio.timeout(STORE_TIMEOUT_SECONDS):
             await _update(ctx, job_type, lambda seen: limiter_rules.release(seen, holder, ctx.clock.now(), ran=ran))
-    except (Unavailable, TimeoutError) as exc:
+    except (Unavailable, UnreadableRecord, TimeoutError) as exc:
         ctx.log("permit_not_released", type=job_type, mark=holder, error=exc)
 
 

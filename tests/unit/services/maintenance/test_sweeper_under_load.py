@@ -19,6 +19,7 @@ from chalicelib.services.maintenance.sweeper import BUDGET_MS, MAX_PER_PARTITION
 from chalicelib.services.worker.process_messages import process_messages
 from tests.kit.failing_store import refusing
 from tests.kit.provider import Script
+from tests.kit.unreadable import make_unreadable
 from tests.kit.world import World
 
 SECOND = 1.0
@@ -146,14 +147,7 @@ def test_unreadable_records_are_postponed_and_do_not_starve_others() -> None:
     world.clock.advance(1)
     healthy = [put_due(world, 200 + number) for number in range(5)]
     clear_sent(world)
-    real = world.container.jobs.get_many
-
-    def read(ids: Sequence[str], *, consistent: bool = False) -> list[Job]:
-        if unreadable & set(ids):
-            raise ValueError("'flying' is not a valid Status")
-        return real(ids, consistent=consistent)
-
-    world.container.jobs.get_many = read  # type: ignore[method-assign]
+    make_unreadable(world.container.jobs, *unreadable)
     world.sweep(after=130)
 
     assert sent(world) == {job.id for job in healthy}

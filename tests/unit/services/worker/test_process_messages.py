@@ -9,15 +9,18 @@ from typing import Any
 import pytest
 
 from chalicelib import job_types
-from chalicelib.domain.errors import StaleVersion, Unavailable
+from chalicelib.domain.errors import StaleVersion, Unavailable, UnreadableRecord
 from chalicelib.domain.failures import ProviderQuotaExhausted, ProviderUnavailable, StreamCut
 from chalicelib.domain.jobs.job import Status, Usage
+from chalicelib.domain.queues.wakeup import WakeUp
 from chalicelib.domain.text import MAX_FRAME_POINTS
 from chalicelib.ports import QueueMessage, ResponseEnded
 from chalicelib.services.jobs.cancel_job import cancel_job
 from chalicelib.services.worker.process_messages import PartialBatchFailure, process_messages
+from tests.kit.failing_store import refusing
 from tests.kit.provider import Script
 from tests.kit.time import run
+from tests.kit.unreadable import REASON, make_unreadable
 from tests.kit.world import World
 
 LONG = Script(deltas=[f"token{n} " for n in range(400)], every=0.05)
@@ -235,22 +238,83 @@ def test_an_internal_error_fails_the_attempt_and_is_retried() -> None:
     assert any(fact == "attempt_error" for fact, _ in world.log_lines)
 
 
-def test_a_job_without_its_spec_or_job_type_fails_with_an_attempt_record() -> None:
+def test_a_job_without_its_spec_fails_with_an_attempt_record() -> None:
     """It can never run, so it must not be claimed again and again."""
     world = World()
-    no_spec, no_type = world.submit("a"), world.submit("b")
-    world.container.job_specs.delete(no_spec.id)
-    world.container.jobs.records[no_type.id] = replace(world.job(no_type), type="removed_type")
+    job = world.submit("a")
+    world.container.job_specs.delete(job.id)
 
     world.deliver()
 
-    errors = [world.job(job).error for job in (no_spec, no_type)]
-    assert [error.code if error else None for error in errors] == ["content_gone", "request_invalid"]
-    rows = [world.container.results.attempts(job.id) for job in (no_spec, no_type)]
-    assert [[(row.attempt, row.status, row.error_code, row.usage, row.cost) for row in each] for each in rows] == [
-        [(1, "failed", "content_gone", None, None)],
-        [(1, "failed", "request_invalid", None, None)],
-    ]
+    error = world.job(job).error
+    assert (error.code if error else None) == "content_gone"
+    rows = world.container.results.attempts(job.id)
+    assert [(row.attempt, row.status, row.error_code, row.usage, row.cost) for row in rows] == [(1, "failed", "content_gone", None, None)]
+
+
+def test_a_job_of_an_unknown_type_is_held_and_runs_when_its_type_is_known() -> None:
+    """A newer version of the code has accepted it; this one must not fail it."""
+    world = World()
+    job = world.submit()
+    world.container.jobs.records[job.id] = replace(world.job(job), type="type_of_tomorrow")
+
+    world.deliver()
+    held = world.job(job)
+    assert (held.status, held.reason, held.attempt) == (Status.HELD, "type_unknown", 0)
+
+    world.container.jobs.records[job.id] = replace(held, type=job.type)
+    world.clock.advance(200)
+    world.deliver()
+    assert world.job(job).status is Status.COMPLETED
+
+
+def test_a_job_whose_type_stays_unknown_expires() -> None:
+    world = World()
+    job = world.submit(expires_in=300.0)
+    world.container.jobs.records[job.id] = replace(world.job(job), type="removed_type")
+
+    world.deliver()
+    world.sweep(after=600)
+
+    assert world.job(job).status is Status.EXPIRED
+
+
+def test_a_job_whose_spec_cannot_be_read_waits_for_a_version_that_can() -> None:
+    """Neither its worker nor the sweeper of this version fails it, however often they meet it."""
+    world = World()
+    job = world.submit()
+
+    with refusing(world.container.job_specs, "get", 10**6, UnreadableRecord):
+        with pytest.raises(PartialBatchFailure):
+            world.deliver()
+        for _ in range(5):
+            world.sweep(after=700)
+        assert (world.job(job).status, world.job(job).crashes) == (Status.PROCESSING, 0)
+
+    world.sweep(after=700)
+    world.clock.advance(1_000)
+    world.deliver()
+    assert world.job(job).status is Status.COMPLETED
+
+
+def test_an_unreadable_record_leaves_its_message_in_the_queue_and_stops_no_other() -> None:
+    """A worker of the version that wrote the record may get the message; this one's lease is closed."""
+    world = World()
+    unknown, other = world.submit("a"), world.submit("b")
+    unreadable = make_unreadable(world.container.jobs, unknown.id)
+
+    with pytest.raises(PartialBatchFailure, match="1 of 2"):
+        world.deliver()
+
+    assert world.job(other).status is Status.COMPLETED
+    assert [WakeUp.from_json(one.body).job_id for one in world.container.queues.messages["normal"]] == [unknown.id]
+    assert world.container.leases.all() == []
+    assert ("job_record_unreadable", {"job_id": unknown.id, "reason": REASON}) in world.log_lines
+
+    unreadable.clear()
+    world.clock.advance(1_000)
+    world.deliver()
+    assert world.job(unknown).status is Status.COMPLETED
 
 
 def test_an_immediate_failure_writes_its_attempt_record_before_the_end() -> None:
