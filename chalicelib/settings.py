@@ -30,7 +30,7 @@ class Settings:
     jobs_stream_arn: the change stream of the jobs table; read only while deploying. The ARN contains a time, so it cannot be derived.
     requests_per_minute: maximum requests per key and clock minute. Event streams count, but are never rejected.
     max_long_polls: maximum requests held at the same time (`?wait=`, `async: false`, event streams); more are answered at once.
-    max_lane_depth: maximum messages in a lane, of all tenants together; submissions to a full lane are rejected.
+    max_lane_depth: maximum messages in a lane, and in the queue of tasks, of all tenants together; submissions to a full one are rejected.
     frames_per_second: token frames per second to one WebSocket. In the first three seconds it is ten.
     provider_idle_timeout: maximum seconds without an event from OpenAI during an answer, except while the model reasons.
     webhook_networks: private networks (`10.1.0.0/16`, separated by commas) that webhooks may reach, also without TLS.

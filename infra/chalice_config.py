@@ -31,7 +31,10 @@ class Function:
     reserved: int | None = None  # concurrency reserved for it, and its maximum, in the stages of RESERVES
 
 
-WORKERS = tuple(Function(f"worker_{lane}", "worker", lanes.WORKER_TIMEOUT, lanes.WORKER_MEMORY) for lane in lanes.LANES)
+WORKERS = tuple(
+    Function(queue.function, "work" if queue is lanes.WORK else "worker", lanes.WORKER_TIMEOUT, queue.memory)
+    for queue in lanes.JOB_QUEUES.values()
+)
 FUNCTIONS: tuple[Function, ...] = (
     Function("api_handler", "api", 30, 512, reserved=300),
     Function("websocket_connect", "websocket", 30, 256),

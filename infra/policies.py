@@ -50,17 +50,34 @@ def _websocket(stage: str) -> list[Statement]:
 
 
 def _worker(stage: str) -> list[Statement]:
+    """The workers of the lanes, which ask OpenAI. Tasks, which change other jobs, have their own."""
+    return [
+        _table(stage, "jobs", READ + CHANGE),
+        _table(stage, "job_data", READ + CHANGE + REMOVE),
+        _table(stage, "coordination", READ + CHANGE + REMOVE),
+        _table(stage, "counters", READ),
+        _table(stage, "accounts", READ),
+        _receive(stage),
+        _send(stage),
+        _find_content(stage),
+        _content(stage),
+        _openai_credentials(stage),
+        _connections(),
+    ]
+
+
+def _work(stage: str) -> list[Statement]:
+    """The worker of tasks: it deletes jobs and content and creates batches, and reads no key."""
     return [
         _table(stage, "jobs", (*READ, *CHANGE, "DeleteItem")),
         _table(stage, "job_data", READ + CHANGE + REMOVE),
         _table(stage, "coordination", READ + CHANGE + REMOVE),
-        _table(stage, "counters", (*READ, "DeleteItem", "PutItem")),  # batches and deliveries that maintenance job types create
+        _table(stage, "counters", (*READ, "DeleteItem", "PutItem")),  # batches and deliveries
         _table(stage, "accounts", READ),
         _receive(stage),
         _send(stage),
         _content(stage),
         _abort_uploads(stage),
-        _openai_credentials(stage),
         _connections(),
         *_delete_content(stage),
     ]
@@ -137,6 +154,7 @@ _STATEMENTS = {
     "api": _api,
     "websocket": _websocket,
     "worker": _worker,
+    "work": _work,
     "on_job_change": _on_job_change,
     "deliver": _deliver,
     "count_jobs": _count_jobs,
@@ -184,10 +202,14 @@ def _redrive(stage: str) -> Statement:
     return _allow("RedriveDeadLetters", ["sqs:DeleteMessage", "sqs:ReceiveMessage"], f"arn:aws:sqs:*:*:headrace-{stage}-*-dead")
 
 
+def _find_content(stage: str) -> Statement:
+    """Without it S3 answers a missing object as forbidden, which looks like a failure."""
+    return _allow("FindContent", ["s3:ListBucket"], f"arn:aws:s3:::{bucket_name(stage, '*')}")
+
+
 def _delete_content(stage: str) -> list[Statement]:
     """Listing is needed to delete all objects of a job: a crash can leave one that no row names."""
-    bucket = f"arn:aws:s3:::{bucket_name(stage, '*')}"
-    return [_allow("FindContent", ["s3:ListBucket"], bucket), _allow("RemoveContent", ["s3:DeleteObject"], f"{bucket}/*")]
+    return [_find_content(stage), _allow("RemoveContent", ["s3:DeleteObject"], f"arn:aws:s3:::{bucket_name(stage, '*')}/*")]
 
 
 def _content(stage: str) -> Statement:

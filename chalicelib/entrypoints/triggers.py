@@ -16,7 +16,7 @@ from chalicelib.consumers.notify_job_end import notify_job_ends
 from chalicelib.consumers.release_dependents import RELEASE_DEPENDENTS, RemainingDependents, release_dependents, release_remaining
 from chalicelib.domain.errors import Unavailable
 from chalicelib.domain.execution.deadline import Deadline
-from chalicelib.domain.queues.lanes import TASKS, Lane
+from chalicelib.domain.queues.lanes import TASKS, JobQueue
 from chalicelib.domain.units import Ms
 from chalicelib.ports import QueueMessage
 from chalicelib.services.batches.advance_batch import advance_batch, wake_stalled_batches
@@ -32,7 +32,7 @@ DELIVERY_BUDGET_MS = 5_000  # of the sweep's budget, for stalled deliveries
 STORE_HANG_MS = 15_000  # a hanging store may exceed the delivery budget by this; with less time left the step is skipped
 
 
-def handle_lane_messages(lane: Lane, event: Any) -> None:
+def handle_lane_messages(queue: JobQueue, event: Any) -> None:
     """Run the jobs that a batch of wake-ups names.
 
     If this raises, SQS redelivers the messages that were not acknowledged.
@@ -43,7 +43,7 @@ def handle_lane_messages(lane: Lane, event: Any) -> None:
     now = ctx.clock.now()
     deadline = Deadline(started_at=now, ends_at=now + context.get_remaining_time_in_millis())
     environment = getattr(context, "log_stream_name", "") or ""
-    ctx.worker_loop.run(process_messages(ctx, lane.name, messages, environment, deadline))
+    ctx.worker_loop.run(process_messages(ctx, queue.name, messages, environment, deadline))
 
 
 def handle_schedule() -> None:

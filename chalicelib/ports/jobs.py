@@ -102,11 +102,11 @@ class Jobs(Protocol):
     def get_by_dedupe_key(self, tenant: str, user: str, dedupe_key: str) -> str | None:
         """Return the id of the job that a user's dedupe key names, whatever its status."""
 
-    def due(self, lane: str | None, until: Ms, limit: int) -> list[str]:
+    def due(self, queue: str | None, until: Ms, limit: int) -> list[str]:
         """Return ids of jobs with `due_at` up to `until`, oldest first, at most `limit` a shard.
 
-        Eight requests. With a `lane`: its queued and processing jobs. None: jobs of all lanes that
-        wait for a time.
+        Eight requests. With a `queue`: its queued and processing jobs. None: jobs of all queues
+        that wait for a time.
         """
 
     def postpone(self, job_id: str, until: Ms) -> None:

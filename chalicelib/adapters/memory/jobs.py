@@ -79,9 +79,9 @@ class MemoryJobs:
         with self._lock:
             return self._dedupe_keys.get((tenant, user, dedupe_key))
 
-    def due(self, lane: str | None, until: Ms, limit: int) -> list[str]:
+    def due(self, queue: str | None, until: Ms, limit: int) -> list[str]:
         with self._lock:
-            due = [(job.due_at, job.id) for job in self.records.values() if job.due_at is not None and due_partition(job) == lane]
+            due = [(job.due_at, job.id) for job in self.records.values() if job.due_at is not None and due_partition(job) == queue]
         shards: list[list[tuple[Ms, str]]] = [[] for _ in range(DUE_SHARDS)]
         for at, job_id in sorted(due):
             if at <= until and len(shards[due_shard(job_id)]) < limit:

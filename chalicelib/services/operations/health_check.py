@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import Protocol
 
 from chalicelib.domain.operations.health import (
-    LaneLoad,
     Part,
+    QueueLoad,
     WorkerStatus,
     check_change_stream,
     check_provider,
@@ -15,7 +15,7 @@ from chalicelib.domain.operations.health import (
     check_workers,
     unknown_health,
 )
-from chalicelib.domain.queues.lanes import LANES, STREAM
+from chalicelib.domain.queues.lanes import JOB_QUEUES, STREAM
 from chalicelib.ports import CircuitBreakers, Leases
 from chalicelib.services.context import QueueContext
 
@@ -33,7 +33,7 @@ def check_health(ctx: HealthContext) -> dict[str, Part]:
     """Check each part; the result is keyed by its name. Queue figures may be some seconds old."""
     checks: dict[str, Callable[[], Part]] = {
         "openai": lambda: check_provider(ctx.circuit_breakers.all()),
-        "queues": lambda: check_queues({lane: LaneLoad(ctx.queues.depth(lane), ctx.queues.dead_letters(lane)) for lane in LANES}),
+        "queues": lambda: check_queues({name: QueueLoad(ctx.queues.depth(name), ctx.queues.dead_letters(name)) for name in JOB_QUEUES}),
         "workers": lambda: _workers(ctx),
         "change_stream": lambda: check_change_stream(ctx.queues.dead_letters(STREAM)),
     }

@@ -12,42 +12,42 @@ from chalicelib.domain.queues.wakeup import WakeUp
 from chalicelib.ports import Clock, DeadLetter, Jobs, Queues
 from chalicelib.services.wake_up import send_wake_up
 
-MAX_PER_LANE = 100  # dead letters per lane and call
+MAX_PER_QUEUE = 100  # dead letters per queue and call
 TIME_BUDGET_MS = 15_000
 
 
 @dataclass(frozen=True, slots=True)
 class Redriven:
-    """What a redrive did, by lane: how many dead letters were `redriven`, `dropped` and `kept`.
+    """What a redrive did, by queue: how many dead letters were `redriven`, `dropped` and `kept`.
 
     `dropped`: their job needs no wake-up. `kept`: not a wake-up; a person has to look at it.
     `more`: dead letters may be left.
     """
 
-    lanes: dict[str, Counter[str]]
+    queues: dict[str, Counter[str]]
     more: bool
 
 
-def redrive(clock: Clock, jobs: Jobs, queues: Queues, lanes: Iterable[str]) -> Redriven:
-    """Process the lanes' dead-letter queues for at most `TIME_BUDGET_MS`.
+def redrive(clock: Clock, jobs: Jobs, queues: Queues, names: Iterable[str]) -> Redriven:
+    """Process the dead-letter queues of these queues for at most `TIME_BUDGET_MS`.
 
-    A claimable job gets a new wake-up with its present generation, then its dead letter is deleted:
+    A claimable job gets a new wake-up with its present generation, in its own queue, then its dead letter is deleted:
     in this order, so that a crash in between loses no job. Wake-ups of jobs that are missing, ended
     or being processed are deleted. Messages that are not wake-ups stay.
     """
-    until, by_lane, more = clock.now() + TIME_BUDGET_MS, {}, False
-    for lane in lanes:
+    until, by_queue, more = clock.now() + TIME_BUDGET_MS, {}, False
+    for queue in names:
         counts: Counter[str] = Counter(redriven=0, dropped=0, kept=0)
         emptied = False
-        while not emptied and counts.total() < MAX_PER_LANE and clock.now() < until:
-            letters = queues.receive_dead(lane)
+        while not emptied and counts.total() < MAX_PER_QUEUE and clock.now() < until:
+            letters = queues.receive_dead(queue)
             emptied = not letters
-            counts.update(_process_letters(clock, jobs, queues, lane, letters))
-        by_lane[lane], more = counts, more or not emptied
-    return Redriven(by_lane, more)
+            counts.update(_process_letters(clock, jobs, queues, queue, letters))
+        by_queue[queue], more = counts, more or not emptied
+    return Redriven(by_queue, more)
 
 
-def _process_letters(clock: Clock, jobs: Jobs, queues: Queues, lane: str, letters: list[DeadLetter]) -> Counter[str]:
+def _process_letters(clock: Clock, jobs: Jobs, queues: Queues, queue: str, letters: list[DeadLetter]) -> Counter[str]:
     wake_ups = {letter.receipt: wake_up for letter in letters if (wake_up := _wake_up(letter)) is not None}
     found = jobs.get_many(list({wake_up.job_id for wake_up in wake_ups.values()}), consistent=True) if wake_ups else []
     by_id = {job.id: job for job in found}
@@ -61,7 +61,7 @@ def _process_letters(clock: Clock, jobs: Jobs, queues: Queues, lane: str, letter
             woken.add(job.id)
         counts["redriven" if needs_wake_up else "dropped"] += 1
     if wake_ups:
-        queues.delete_dead(lane, list(wake_ups))
+        queues.delete_dead(queue, list(wake_ups))
     return counts
 
 

@@ -9,7 +9,7 @@ one unit for each index entry that is added, removed or rewritten.
 | `by_tenant` | `<tenant>#0` | id | all | once: nothing in it ever changes |
 | `by_user` | `<tenant>#<user>` | id | all | once |
 | `by_state` | `<tenant>#<class>` | id, or `<finished_at>#<id>` | all but completed | `active`: queued and processing are one |
-| `due` | `w#<lane>#<n>` (queued, processing), `t#<n>` (others) | `due_at` | not terminal | queued and processing are one |
+| `due` | `w#<queue>#<n>` (queued, processing), `t#<n>` (others) | `due_at` | not terminal | queued and processing are one |
 
 So a claim of a queued job changes no index and costs one unit. The claim of a `retrying` job moves
 it from `t` to `w` and to `active`, which is four more, and rare. `w` is apart because a deep queue
@@ -192,8 +192,8 @@ def index_keys(job: Job) -> dict[str, str]:
     return keys
 
 
-def due_key(lane: str | None, shard: int) -> str:
-    return f"w#{lane}#{shard}" if lane else f"t#{shard}"
+def due_key(queue: str | None, shard: int) -> str:
+    return f"w#{queue}#{shard}" if queue else f"t#{shard}"
 
 
 def tenant_key(tenant: str) -> str:

@@ -20,6 +20,9 @@ from chalicelib.domain.jobs.job import Job
 from chalicelib.domain.units import Ms
 from chalicelib.ports import IdempotencyRecord, IdempotentResult, JobQuery
 
+# Written with each change, because another version of the code may have stored another key, and the
+# keys of `seen` are computed too. Writing an equal key costs no write of the index.
+_COMPUTED_KEYS = ("g_d",)
 DEDUPE_TTL_SECONDS = 90 * 86_400  # only cleans up: a dedupe key counts while the job that it names has not ended
 
 
@@ -80,7 +83,7 @@ class DynamoJobs:
 
     def replace(self, seen: Job, new: Job) -> None:
         try:
-            dynamodb.update_changed(item_of(self._jobs, seen), item_of(self._jobs, new), self._jobs.version == seen.version)
+            dynamodb.update_changed(item_of(self._jobs, seen), item_of(self._jobs, new), self._jobs.version == seen.version, _COMPUTED_KEYS)
         except ConditionFailed as failed:
             current = job_of_raw(failed.item) if failed.item else None
             if current != new:
@@ -112,9 +115,9 @@ class DynamoJobs:
         item = dynamodb.get(self._pointers, _dedupe_pointer_key(tenant, user, dedupe_key), "dedupe")
         return item.job if item else None
 
-    def due(self, lane: str | None, until: Ms, limit: int) -> list[str]:
+    def due(self, queue: str | None, until: Ms, limit: int) -> list[str]:
         index, up_to = self._jobs.due, self._jobs.due_at <= until
-        shards = [due_key(lane, shard) for shard in range(DUE_SHARDS)]
+        shards = [due_key(queue, shard) for shard in range(DUE_SHARDS)]
         found = [(item.due_at or 0, item.id) for shard in shards for item in index.query(shard, up_to, limit=limit, page_size=limit)]
         return [job_id for _, job_id in sorted(found)]
 

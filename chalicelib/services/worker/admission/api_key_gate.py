@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import json
 
-from chalicelib.domain.errors import JobTypeNotFound
 from chalicelib.domain.failures import AttemptFailed, NotConfigured
-from chalicelib.domain.jobs.job import Job, Usage
+from chalicelib.domain.jobs.job import Usage
+from chalicelib.domain.jobs.job_type import JobType
 from chalicelib.domain.limits.admission import HoldReason, WaitUntil
 from chalicelib.domain.units import Ms
 from chalicelib.ports import ResponseEnded
@@ -25,16 +25,11 @@ CACHE_TTL_MS = 15_000  # how long an environment caches whether there is a key
 LOCAL_MODEL = "local"  # the model that results name if the fallback answered
 
 
-async def api_key_gate(ctx: WorkerContext, job: Job) -> WaitUntil | None:
-    """Return until when the job waits for an OpenAI key; None if it need not wait.
+async def api_key_gate(ctx: WorkerContext, kind: JobType) -> WaitUntil | None:
+    """Return until when a job of this type waits for an OpenAI key; None if it need not wait.
 
-    A type without instructions asks no model. A job of an unknown type is let through, because its
-    claim ends it.
+    A type without instructions asks no model.
     """
-    try:
-        kind = ctx.job_type(job.type)
-    except JobTypeNotFound:
-        return None
     if not kind.instructions or kind.fallback is not None or await _has_key(ctx):
         return None
     log_missing_api_key(ctx)

@@ -28,8 +28,8 @@ from chalicelib.services.worker.context import WorkerContext
 async def admit_job(ctx: WorkerContext, job: Job, limiter_lock: asyncio.Lock) -> Admission:
     """Decide whether the job may run now, and with which model.
 
-    A resumable attempt skips the gates, because it makes no new request. So does a job that is too
-    late to start or whose type is unknown, because its claim ends it.
+    A resumable attempt skips the gates, because it makes no new request. So does a job that its
+    claim ends: it is too late to start, or its type is unknown or has changed.
 
     Args:
         limiter_lock: shared by the jobs of one invocation, so that they change a type limiter one
@@ -37,15 +37,17 @@ async def admit_job(ctx: WorkerContext, job: Job, limiter_lock: asyncio.Lock) ->
     """
     if job.is_resumable or transitions.expire_if_late(job, ctx.clock.now()) is not None:
         return RunNow(job.asked_model)
-    if (wait := await api_key_gate(ctx, job)) is not None:
-        return wait
     try:
         kind = ctx.job_type(job.type)
     except JobTypeNotFound:
         return RunNow(job.asked_model)
+    if kind.is_task != job.is_task:
+        return RunNow(job.asked_model)
+    if (wait := await api_key_gate(ctx, kind)) is not None:
+        return wait
     async with limiter_lock if kind.limits is not None else nullcontext():
         permitted = await acquire_permit(ctx, kind, job)
-    if isinstance(permitted, WaitUntil) or kind.handler is not None:
+    if isinstance(permitted, WaitUntil) or kind.is_task:
         return permitted
     admission = await _circuit_gate(ctx, job)
     if isinstance(admission, RunNow):
