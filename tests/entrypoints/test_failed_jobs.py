@@ -75,7 +75,7 @@ def test_the_list_shows_the_error_of_each_failed_job(api: Api, failed: str) -> N
     assert (row["job_id"], row["error"]["code"], row["error"]["class"]) == (failed, "provider_quota_exhausted", "quota")
     assert row["error"]["message"]
     assert row["error"]["suggestion"]
-    assert page["dead_letters"] == {"urgent": 0, "high": 0, "normal": 0, "low": 0}
+    assert page["dead_letters"] == {"urgent": 0, "high": 0, "normal": 0, "low": 0, "work": 0}
 
 
 def test_the_list_is_filtered_and_paginated(api: Api) -> None:
@@ -398,6 +398,20 @@ def test_a_redriven_job_runs_once_and_in_its_own_lane(api: Api) -> None:
     work(api, "high")
 
     assert (api.job(job_id).status, api.job(job_id).attempt) == (Status.COMPLETED, 1)
+
+
+@pytest.mark.parametrize("dead_in", ["work", "low"])
+def test_a_redriven_task_is_woken_in_the_queue_of_tasks(api: Api, dead_in: str) -> None:
+    """Also one that an older version sent to a lane."""
+    job_id = api.submit("operator", prompt=None, job_type="data_cleanup", input={"dry_run": True}, priority="low")
+    api.container.queues.messages["work"].clear()
+    add_dead_letter(api, job_id, lane=dead_in)
+
+    answer = api.call("POST", "/failed-jobs/redrive", {"lane": dead_in}, "admin").json
+    work(api, "work")
+
+    assert answer["lanes"] == {dead_in: {"redriven": 1, "dropped": 0, "kept": 0}}
+    assert api.job(job_id).status is Status.COMPLETED
 
 
 def test_a_dead_letter_stays_when_its_wake_up_cannot_be_sent(api: Api) -> None:

@@ -17,7 +17,7 @@ from chalicelib.adapters.memory.all import run_inline
 from chalicelib.domain.auth.identity import Key
 from chalicelib.domain.failures import RequestRefused
 from chalicelib.domain.ids import job_id_of_row
-from chalicelib.domain.queues.lanes import DELIVERIES, LANES, TASKS, dead_letter_queue_name, queue_name
+from chalicelib.domain.queues.lanes import DELIVERIES, JOB_QUEUES, TASKS, WORK, dead_letter_queue_name, queue_name
 from chalicelib.services.auth.authenticate import secret_hash
 from chalicelib.settings import Settings
 from infra.naming import bucket_name
@@ -63,7 +63,7 @@ def api(monkeypatch: pytest.MonkeyPatch) -> Iterator[Api]:
         for table in TABLES:
             aws.client("dynamodb").create_table(**create_table_arguments(table, STAGE))
         aws.client("s3").create_bucket(Bucket=bucket_name(STAGE, ACCOUNT))
-        for lane in (*LANES, TASKS, DELIVERIES):
+        for lane in (*JOB_QUEUES, TASKS, DELIVERIES):
             for queue in (queue_name(STAGE, lane), dead_letter_queue_name(STAGE, lane)):
                 aws.client("sqs").create_queue(QueueName=queue)
         container = OnMoto(Settings(stage=STAGE))
@@ -77,12 +77,13 @@ def api(monkeypatch: pytest.MonkeyPatch) -> Iterator[Api]:
     aws.reset_clients()
 
 
-def deliver(api: Api, lane: str = "normal") -> None:
-    """Receive the messages of a lane and invoke its worker with them."""
-    sqs, queue = aws.client("sqs"), aws.client("sqs").get_queue_url(QueueName=queue_name(STAGE, lane))["QueueUrl"]
-    messages = sqs.receive_message(QueueUrl=queue, MaxNumberOfMessages=10).get("Messages", [])
-    records = [{"body": one["Body"], "receiptHandle": one["ReceiptHandle"], "messageId": one["MessageId"]} for one in messages]
-    getattr(api.module, f"worker_{lane}")({"Records": records}, CONTEXT)
+def deliver(api: Api, *queues: str) -> None:
+    """Receive messages of these queues, by default `normal` and `work`, and invoke their workers."""
+    for name in queues or ("normal", WORK.name):
+        sqs, queue = aws.client("sqs"), aws.client("sqs").get_queue_url(QueueName=queue_name(STAGE, name))["QueueUrl"]
+        messages = sqs.receive_message(QueueUrl=queue, MaxNumberOfMessages=JOB_QUEUES[name].batch_size).get("Messages", [])
+        records = [{"body": one["Body"], "receiptHandle": one["ReceiptHandle"], "messageId": one["MessageId"]} for one in messages]
+        getattr(api.module, JOB_QUEUES[name].function)({"Records": records}, CONTEXT)
 
 
 def test_a_submitted_job_completes_and_streams_its_text(api: Api) -> None:

@@ -145,8 +145,10 @@ def _unfinished(ctx: SubmitContext, caller: Caller, job_id: str | None) -> Job |
 def _queue_position(ctx: SubmitContext, queue: str) -> int:
     depth = ctx.queues.depth(queue)
     if depth >= ctx.max_lane_depth:
-        remedy = "Try again later, or in another lane." if queue in LANES else "Try again later."
-        raise QueueFull(f"The queue `{queue}` holds {depth} messages and is full. {remedy}", retry_after=30)
+        name, remedy = (
+            (f"{queue} lane", "Try again later, or in another lane.") if queue in LANES else ("queue of tasks", "Try again later.")
+        )
+        raise QueueFull(f"The {name} holds {depth} messages and is full. {remedy}", retry_after=30)
     return depth + 1
 
 
