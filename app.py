@@ -4,7 +4,7 @@ from typing import Any
 
 from chalice import Chalice, Rate
 
-from chalicelib.domain.queues.lanes import DELIVERIES, DELIVERY_CONCURRENCY, HIGH, LOW, NORMAL, TASKS, URGENT, Lane, queue_name
+from chalicelib.domain.queues.lanes import DELIVERIES, DELIVERY_CONCURRENCY, HIGH, LOW, NORMAL, TASKS, URGENT, WORK, JobQueue, queue_name
 from chalicelib.entrypoints import websocket
 from chalicelib.entrypoints.batch_response import BatchResponse
 from chalicelib.entrypoints.http import middleware
@@ -33,35 +33,40 @@ for module in (about, jobs, job_reads, batches, bulk, failed_jobs, streams, oper
 add_cors_preflight(app)
 
 
-def lane_trigger(lane: Lane) -> Any:
-    """An SQS trigger with the batch size and concurrency of its lane."""
+def worker_trigger(queue: JobQueue) -> Any:
+    """An SQS trigger with the batch size and concurrency of its queue."""
     return app.on_sqs_message(
-        queue=queue_name(settings().stage, lane.name),
-        batch_size=lane.batch_size,
-        maximum_batching_window_in_seconds=lane.window,
-        maximum_concurrency=lane.max_concurrency,
-        name=f"worker_{lane.name}",
+        queue=queue_name(settings().stage, queue.name),
+        batch_size=queue.batch_size,
+        maximum_batching_window_in_seconds=queue.window,
+        maximum_concurrency=queue.max_concurrency,
+        name=queue.function,
     )
 
 
-@lane_trigger(URGENT)
+@worker_trigger(URGENT)
 def worker_urgent(event: Any) -> BatchResponse:
     return handle_lane_messages(URGENT, event)
 
 
-@lane_trigger(HIGH)
+@worker_trigger(HIGH)
 def worker_high(event: Any) -> BatchResponse:
     return handle_lane_messages(HIGH, event)
 
 
-@lane_trigger(NORMAL)
+@worker_trigger(NORMAL)
 def worker_normal(event: Any) -> BatchResponse:
     return handle_lane_messages(NORMAL, event)
 
 
-@lane_trigger(LOW)
+@worker_trigger(LOW)
 def worker_low(event: Any) -> BatchResponse:
     return handle_lane_messages(LOW, event)
+
+
+@worker_trigger(WORK)
+def worker_work(event: Any) -> BatchResponse:
+    return handle_lane_messages(WORK, event)
 
 
 @app.on_sqs_message(queue=queue_name(settings().stage, DELIVERIES), batch_size=10, maximum_concurrency=DELIVERY_CONCURRENCY, name="deliver")

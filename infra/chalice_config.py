@@ -66,14 +66,14 @@ CHANGES_AND_ENDS = (
 
 WORKERS = tuple(
     Function(
-        f"worker_{lane}",
-        "worker",
+        queue.function,
+        "work" if queue is lanes.WORK else "worker",
         lanes.WORKER_TIMEOUT,
-        lanes.WORKER_MEMORY,
+        queue.memory,
         reports=True,
-        loops="a job that must wait, or that is run alone, is sent to the same lane again",
+        loops="a job that must wait, or that is run alone, is sent to the same queue again",
     )
-    for lane in lanes.LANES
+    for queue in lanes.JOB_QUEUES.values()
 )
 FUNCTIONS: tuple[Function, ...] = (
     Function("api_handler", "api", 30, 512, reserved=300),

@@ -52,17 +52,34 @@ def _websocket(stage: str) -> list[Statement]:
 
 
 def _worker(stage: str) -> list[Statement]:
+    """The workers of the lanes, which ask OpenAI. Tasks, which change other jobs, have their own."""
+    return [
+        _table(stage, "jobs", READ + CHANGE),
+        _table(stage, "job_data", READ + CHANGE + REMOVE),
+        _table(stage, "coordination", READ + CHANGE + REMOVE),
+        _table(stage, "counters", READ),
+        _table(stage, "accounts", ("GetItem",)),
+        _receive(stage),
+        _send(stage),
+        _find_content(stage),
+        _content(stage),
+        _openai_credentials(stage),
+        _connections(),
+    ]
+
+
+def _work(stage: str) -> list[Statement]:
+    """The worker of tasks: it deletes jobs and content and creates batches, and reads no key."""
     return [
         _table(stage, "jobs", (*READ, *CHANGE, "DeleteItem")),
         _table(stage, "job_data", READ + CHANGE + REMOVE),
         _table(stage, "coordination", READ + CHANGE + REMOVE),
-        _table(stage, "counters", (*READ, "DeleteItem", "PutItem")),  # batches and deliveries that maintenance job types create
+        _table(stage, "counters", (*READ, "DeleteItem", "PutItem")),  # batches and deliveries
         _table(stage, "accounts", ("GetItem",)),
         _receive(stage),
         _send(stage),
         _content(stage),
         _abort_uploads(stage),
-        _openai_credentials(stage),
         _connections(),
         *_delete_content(stage),
     ]
@@ -173,6 +190,7 @@ _STATEMENTS = {
     "api": _api,
     "websocket": _websocket,
     "worker": _worker,
+    "work": _work,
     "on_job_change": _on_job_change,
     "deliver": _deliver,
     "count_jobs": _count_jobs,

@@ -7,6 +7,7 @@ from typing import Any
 
 from chalicelib import job_types
 from chalicelib.domain.jobs.job_type import JobType, Limits, Schema
+from chalicelib.domain.queues.lanes import WORK
 from chalicelib.domain.validation.schema_messages import describe_expected
 from infra.examples import EXAMPLES, EXAMPLES_WITHOUT_MODEL
 
@@ -21,6 +22,10 @@ For a type with response fields, the content from the caller is put between deli
 cannot contain, and the instructions say that nothing between them is an order. The answer is JSON.
 It is validated against its schema and stored as `parsed`, next to the raw text; an invalid one
 fails with `output_invalid` and is retried. `config.response_format: "text"` asks for prose instead.
+
+Types that run alone ask no model. All of them share the queue `work` and its worker, which has one
+job in an environment, so that a large file harms no other job. Their priority counts for lists and
+filters only.
 
 The input files of the commands are in [examples](../examples/README.md)."""
 
@@ -52,6 +57,8 @@ def _facts(kind: JobType) -> Iterator[tuple[str, str]]:
         yield "Minimum role", f"`{kind.min_role}`"
     if kind.limits and not kind.limits.is_unlimited:
         yield "Limits, for all tenants together", _limits(kind.limits)
+    if kind.is_task:
+        yield "Runs", f"alone, in an environment of {WORK.memory:,} MB"
     yield "Stages", " → ".join(f"`{stage}`" for stage in kind.stages)
     milestones = dict.fromkeys(marker.milestone for marker in kind.markers if marker.milestone)
     if milestones:

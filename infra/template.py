@@ -25,8 +25,8 @@ def template(stage: str) -> dict[str, Any]:
     resources: dict[str, Resource] = {}
     for table in TABLES:
         resources[resource_id(table.name) + "Table"] = _table(table, stage)
-    for lane in lanes.LANES.values():
-        resources |= _queues(lane.name, stage, lanes.VISIBILITY_TIMEOUT)
+    for name in lanes.JOB_QUEUES:
+        resources |= _queues(name, stage, lanes.VISIBILITY_TIMEOUT)
     for task_queue in lanes.TASK_QUEUES:
         resources |= _queues(task_queue, stage, lanes.TASK_TIMEOUT + 60)
     resources["StreamDeadQueue"] = _dead_letter_queue(lanes.STREAM, stage)

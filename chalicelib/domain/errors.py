@@ -246,7 +246,7 @@ class RateLimited(HeadraceError):
 
 
 class QueueFull(HeadraceError):
-    """The lane holds its maximum number of messages. Retry later or use another lane."""
+    """The queue of the job holds its maximum number of messages. Retry later or use another lane."""
 
     code = "queue_full"
 

@@ -16,7 +16,7 @@ from chalicelib.consumers.release_dependents import RELEASE_DEPENDENTS, Remainin
 from chalicelib.domain import json_limits
 from chalicelib.domain.errors import HeadraceError, Unavailable
 from chalicelib.domain.execution.deadline import Deadline
-from chalicelib.domain.queues.lanes import TASKS, Lane
+from chalicelib.domain.queues.lanes import TASKS, JobQueue
 from chalicelib.domain.units import Ms
 from chalicelib.entrypoints.batch_response import BatchResponse, Record, all_processed, deliver_again, handle_each
 from chalicelib.ports import QueueMessage
@@ -34,7 +34,7 @@ TASK_MARGIN_MS = 30_000  # kept free at the end of a task's function, to finish 
 SCHEDULE_MARGIN_MS = 15_000  # the same of a scheduled function: a call to a store that hangs takes up to 13 s
 
 
-def handle_lane_messages(lane: Lane, event: Any) -> BatchResponse:
+def handle_lane_messages(queue: JobQueue, event: Any) -> BatchResponse:
     """Run the jobs that a batch of wake-ups names. SQS redelivers those that were not processed."""
     records = event.to_dict()["Records"]
     messages = [QueueMessage(body=each["body"], receipt=each["receiptHandle"], id=each.get("messageId", "")) for each in records]
@@ -43,7 +43,7 @@ def handle_lane_messages(lane: Lane, event: Any) -> BatchResponse:
     deadline = Deadline(started_at=now, ends_at=now + context.get_remaining_time_in_millis())
     environment = getattr(context, "log_stream_name", "") or ""
     try:
-        ctx.worker_loop.run(process_messages(ctx, lane.name, messages, environment, deadline))
+        ctx.worker_loop.run(process_messages(ctx, queue.name, messages, environment, deadline))
     except PartialBatchFailure as exc:
         return deliver_again(ctx, exc.messages, exc)
     except Unavailable as exc:  # a store does not answer; a job that ran meanwhile is dropped by its record when it comes again

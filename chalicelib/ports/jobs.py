@@ -124,7 +124,7 @@ class Jobs(Protocol):
         Eight requests.
 
         Args:
-            partition: a lane, for its queued and processing jobs; `UNNOTIFIED`, for ended jobs
+            partition: a queue, for its queued and processing jobs; `UNNOTIFIED`, for ended jobs
                 whose notifications are not stored; None: jobs that wait for a time.
         """
 

@@ -16,12 +16,12 @@ class Lease:
     """
 
     id: str
-    lane: str
+    lane: str  # the queue whose worker it is, a key of `JOB_QUEUES`
     expires_at: Ms
     started_at: Ms
     jobs: tuple[str, ...] = ()
     environment: str = ""
-    watermark: Ms = 0  # when the longest-waiting of its jobs became ready; jobs that entered the lane later are behind it
+    watermark: Ms = 0  # when the longest-waiting of its jobs became ready; jobs that entered the queue later are behind it
     fenced: bool = False  # declared dead: its jobs are being recovered
 
 

@@ -1,4 +1,4 @@
-"""The queues: one for each lane and each kind of task, each with a dead-letter queue."""
+"""The queues: of wake-ups, of task messages and of deliveries, each with a dead-letter queue."""
 
 from __future__ import annotations
 
@@ -36,42 +36,42 @@ class Queues(Protocol):
     Delays are 0 to 900 seconds.
     """
 
-    def send(self, lane: str, wake_up: WakeUp, tenant: str, delay: int = 0) -> None:
-        """Send one wake-up to a lane."""
+    def send(self, queue: str, wake_up: WakeUp, tenant: str, delay: int = 0) -> None:
+        """Send one wake-up to a queue; `domain/jobs/queue_routing.py` says to which."""
 
-    def send_many(self, lane: str, wake_ups: Sequence[WakeUp], tenant: str) -> None:
-        """Send wake-ups to a lane, one request for each ten.
+    def send_many(self, queue: str, wake_ups: Sequence[WakeUp], tenant: str) -> None:
+        """Send wake-ups to a queue, one request for each ten.
 
         Raises:
             Unavailable: some may not have been sent.
         """
 
     def send_task(self, queue: str, body: str, tenant: str, delay: int = 0) -> None:
-        """Send a task message to a task queue."""
+        """Send a message that is no wake-up to a task queue."""
 
-    def acknowledge(self, lane: str, receipts: Sequence[str]) -> None:
+    def acknowledge(self, queue: str, receipts: Sequence[str]) -> None:
         """Delete at most ten received messages."""
 
-    def send_to_dead_letter(self, lane: str, body: str, reason: str) -> None:
-        """Send an unprocessable message to the dead-letter queue of a lane, for operators to read."""
+    def send_to_dead_letter(self, queue: str, body: str, reason: str) -> None:
+        """Send an unprocessable message to the dead-letter queue of a queue, for operators to read."""
 
-    def depth(self, lane: str) -> int:
+    def depth(self, queue: str) -> int:
         """Return about how many messages are visible: neither delayed nor received ones.
 
         Cached for some seconds.
         """
 
-    def dead_letters(self, lane: str) -> int:
-        """Return about how many dead letters a lane or the change stream has.
+    def dead_letters(self, queue: str) -> int:
+        """Return about how many dead letters a queue or the change stream has.
 
         Cached for some seconds.
         """
 
-    def receive_dead(self, lane: str) -> list[DeadLetter]:
+    def receive_dead(self, queue: str) -> list[DeadLetter]:
         """Receive up to ten dead letters, which are hidden from other calls for a minute.
 
         Waits up to a second.
         """
 
-    def delete_dead(self, lane: str, receipts: Sequence[str]) -> None:
+    def delete_dead(self, queue: str, receipts: Sequence[str]) -> None:
         """Delete at most ten received dead letters."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from chalicelib.domain.errors import Unavailable
 from chalicelib.domain.jobs.job import Job
+from chalicelib.domain.jobs.queue_routing import queue_of
 from chalicelib.domain.jobs.transitions import message_delay
 from chalicelib.domain.queues.wakeup import WakeUp
 from chalicelib.domain.units import Ms
@@ -12,8 +13,8 @@ from chalicelib.services.context import QueueContext
 
 
 def send_wake_up(queues: Queues, job: Job, now: Ms) -> int | None:
-    """Send the job's wake-up message, delayed until it may start; send it after the write that it
-    announces (protocol rule 9: no frame before the write).
+    """Send the job's wake-up message to its queue, delayed until it may start; send it after the
+    write that it announces (protocol rule 9: no frame before the write).
 
     Returns: the delay in seconds; None if the start is further away than a message can be delayed.
     The record is due
@@ -24,7 +25,7 @@ def send_wake_up(queues: Queues, job: Job, now: Ms) -> int | None:
     """
     delay = message_delay(job, now)
     if delay is not None:
-        queues.send(job.lane, WakeUp(job.id, job.generation), job.tenant, delay)
+        queues.send(queue_of(job), WakeUp(job.id, job.generation), job.tenant, delay)
     return delay
 
 

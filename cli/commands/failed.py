@@ -101,7 +101,7 @@ def purge(
 @app.command()
 def redrive(
     ctx: typer.Context,
-    lane: Annotated[str | None, typer.Option("--lane", help="Only this lane.", show_default=False)] = None,
+    lane: Annotated[str | None, typer.Option("--lane", help="Only this lane, or `work`, the queue of tasks.", show_default=False)] = None,
     as_json: Json = False,
 ) -> None:
     """Redrive dead letters: wake their jobs if the job records still allow it. For admins of all tenants.
@@ -112,7 +112,7 @@ def redrive(
     if as_json:
         output.print_json(answer)
         return
-    table = output.new_table(["lane", "woken", "dropped", "kept"])
+    table = output.new_table(["queue", "woken", "dropped", "kept"])
     for name, counts in answer["lanes"].items():
         table.add_row(name, *(str(counts.get(count, 0)) for count in ("redriven", "dropped", "kept")))
     output.stdout().print(table)

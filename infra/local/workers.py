@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 
 from chalicelib.domain.queues import lanes
 from infra.cloud import Cloud
 
-# Concurrent environments per lane. Each is a process of about 80 MB with up to ten streams; the
-# limits of the lanes are for AWS.
+# Concurrent environments of each queue of jobs. Each is a process of about 80 MB with up to ten
+# streams; the limits in `lanes` are for AWS.
 MAX_CONCURRENCY = max(2, int(os.environ.get("HEADRACE_LOCAL_WORKERS") or 2 * (os.cpu_count() or 1)))
 
 
 def limit_workers(cloud: Cloud) -> None:
-    """Lower the concurrency of the event sources, which Chalice sets to the limits of the lanes."""
+    """Lower the concurrency of the event sources, which Chalice sets to the limits in `lanes`."""
     client = cloud.client("lambda")
-    for worker in _workers(cloud):
+    for worker in _workers(cloud, lanes.JOB_QUEUES):
         for source in client.list_event_source_mappings(FunctionName=worker)["EventSourceMappings"]:
             client.update_event_source_mapping(UUID=source["UUID"], ScalingConfig={"MaximumConcurrency": MAX_CONCURRENCY})
 
@@ -23,10 +24,10 @@ def limit_workers(cloud: Cloud) -> None:
 def restart_workers(cloud: Cloud) -> None:
     """Replace the worker environments, because they cache the OpenAI key for minutes.
 
-    Their jobs are recovered.
+    Their jobs are recovered. The worker of tasks has no key.
     """
     client = cloud.client("lambda")
-    for worker in _workers(cloud):
+    for worker in _workers(cloud, lanes.LANES):
         client.update_function_configuration(FunctionName=worker, Timeout=lanes.WORKER_TIMEOUT)
 
 
@@ -39,5 +40,5 @@ def api_log(cloud: Cloud, lines: int) -> list[str]:
     return [line for line in found if not line.startswith(("START ", "END ", "REPORT "))][-lines:]
 
 
-def _workers(cloud: Cloud) -> list[str]:
-    return [f"headrace-{cloud.stage}-worker_{lane}" for lane in lanes.LANES]
+def _workers(cloud: Cloud, queues: Iterable[str]) -> list[str]:
+    return [f"headrace-{cloud.stage}-{lanes.JOB_QUEUES[queue].function}" for queue in queues]

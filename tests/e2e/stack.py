@@ -85,9 +85,9 @@ class Api:
         assert answer.status_code == 202, answer.text
         return str(answer.json()["job_id"])
 
-    def wait_for_end(self, job_id: str) -> dict[str, Any]:
-        """Wait for the end of a job, and return its result."""
-        deadline, version = time.monotonic() + TIMEOUT, ""
+    def wait_for_end(self, job_id: str, seconds: float = TIMEOUT) -> dict[str, Any]:
+        """Wait for the end of a job, for at most `seconds`, and return its result."""
+        deadline, version = time.monotonic() + seconds, ""
         while time.monotonic() < deadline:
             seen = {"If-None-Match": version} if version else {}
             answer = self.call("GET", f"/jobs/{job_id}/status", query={"wait": 10}, headers=seen)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from random import Random
 from typing import Any
 
 import httpx2
 import pytest
 from standardwebhooks import Webhook
 
-from tests.e2e.stack import Api, Model, Stack, until
+from tests.e2e.chaos import Workers
+from tests.e2e.stack import Api, Model, Stack, until, words
 from tests.e2e.test_batches import Batches, sheet
 from tests.e2e.test_webhooks import API, DELIVER, allowed
 from tests.kit.receiver import Receiver, receiver
@@ -33,6 +36,32 @@ def test_csv_import_job_creates_a_batch_from_an_upload(api: Api, model: Model) -
     assert (result["status"], result["parsed"]["rows"]) == ("completed", 30), result
     body = Batches(api).wait(result["parsed"]["batch_id"], "completed")
     assert body["counts"]["completed"] == 30
+
+
+def test_killing_the_worker_of_a_task_leaves_the_streams_of_its_lane_alone(stack: Stack, api: Api, model: Model) -> None:
+    """The file takes seconds to read, and its last row is invalid: the second attempt says so."""
+    model.reply(words(900))
+    streams = [api.submit(config=model.config, priority="low") for _ in range(4)]
+    for job_id in streams:
+        api.wait_for_text(job_id)
+    row = json.dumps({"input": "y", "metadata": {f"k{number}": number for number in range(400)}})
+    ticket = api.call("POST", "/uploads", {"content_type": "application/x-ndjson"}).json()
+    content = f"{row}\n" * 4_000 + '{"input": 7}\n'
+    put = httpx2.request(ticket["method"], ticket["url"], content=content.encode(), headers=ticket["headers"], trust_env=False)
+    assert put.status_code == 200, put.text
+
+    task = api.submit(prompt=None, job_type="csv_import", input={"upload_id": ticket["upload_id"]}, priority="low")
+    hit = until(lambda: Workers(stack, api).hit("killed", Random(0), "work"), "a busy worker of tasks")
+    results = [api.wait_for_end(job_id) for job_id in streams]
+    imported = api.wait_for_end(task, 240)  # its lease, the next sweep, and the second attempt
+
+    assert hit is not None
+    assert (hit.lane, list(hit.victims)) == ("work", [task])
+    assert [(result["status"], result["attempt"], result["output"]) for result in results] == [("completed", 1, words(900))] * 4
+    assert len(model.requests) == 4
+    assert (imported["status"], imported["attempt"], imported["error"]["code"]) == ("failed", 2, "request_invalid"), imported
+    attempts = api.get(f"/jobs/{task}/attempts")["data"]
+    assert sorted(attempt["error_code"] for attempt in attempts) == ["request_invalid", "worker_lost"]
 
 
 def test_cache_hit_after_a_warmup_costs_nothing(api: Api, model: Model) -> None:

@@ -85,7 +85,7 @@ def test_dead_letters_are_counted_only_for_keys_of_all_tenants(api: Api, failed:
     counted = api.call("GET", "/failed-jobs?tenant=acme", token="stage_admin").json
     assert ([row["job_id"] for row in counted["data"]], counted["dead_letters"]) == (
         [failed],
-        {"urgent": 0, "high": 0, "normal": 0, "low": 0},
+        {"urgent": 0, "high": 0, "normal": 0, "low": 0, "work": 0},
     )
 
 
@@ -410,6 +410,20 @@ def test_a_redriven_job_runs_once_and_in_its_own_lane(api: Api) -> None:
     work(api, "high")
 
     assert (api.job(job_id).status, api.job(job_id).attempt) == (Status.COMPLETED, 1)
+
+
+@pytest.mark.parametrize("dead_in", ["work", "low"])
+def test_a_redriven_task_is_woken_in_the_queue_of_tasks(api: Api, dead_in: str) -> None:
+    """Also one that an older version sent to a lane."""
+    job_id = api.submit("operator", prompt=None, job_type="data_cleanup", input={"dry_run": True}, priority="low")
+    api.container.queues.messages["work"].clear()
+    add_dead_letter(api, job_id, lane=dead_in)
+
+    answer = api.call("POST", "/failed-jobs/redrive", {"lane": dead_in}, "admin").json
+    work(api, "work")
+
+    assert answer["lanes"] == {dead_in: {"redriven": 1, "dropped": 0, "kept": 0}}
+    assert api.job(job_id).status is Status.COMPLETED
 
 
 def test_a_dead_letter_stays_when_its_wake_up_cannot_be_sent(api: Api) -> None:

@@ -14,7 +14,7 @@ from chalicelib import bootstrap
 from chalicelib.adapters.aws import client as aws
 from chalicelib.domain.failures import RequestRefused
 from chalicelib.domain.ids import job_id_of_row
-from chalicelib.domain.queues.lanes import TASKS, queue_name
+from chalicelib.domain.queues.lanes import JOB_QUEUES, TASKS, WORK, queue_name
 from chalicelib.settings import Settings
 from infra.naming import bucket_name
 from tests.kit.change_records import change
@@ -42,12 +42,13 @@ def api() -> Iterator[Api]:
         yield made
 
 
-def deliver(api: Api, lane: str = "normal") -> None:
-    """Receive the messages of a lane and invoke its worker with them."""
-    sqs, queue = aws.client("sqs"), aws.client("sqs").get_queue_url(QueueName=queue_name(STAGE, lane))["QueueUrl"]
-    messages = sqs.receive_message(QueueUrl=queue, MaxNumberOfMessages=10).get("Messages", [])
-    records = [{"body": one["Body"], "receiptHandle": one["ReceiptHandle"], "messageId": one["MessageId"]} for one in messages]
-    getattr(api.module, f"worker_{lane}")({"Records": records}, CONTEXT)
+def deliver(api: Api, *queues: str) -> None:
+    """Receive messages of these queues, by default `normal` and `work`, and invoke their workers."""
+    for name in queues or ("normal", WORK.name):
+        sqs, queue = aws.client("sqs"), aws.client("sqs").get_queue_url(QueueName=queue_name(STAGE, name))["QueueUrl"]
+        messages = sqs.receive_message(QueueUrl=queue, MaxNumberOfMessages=JOB_QUEUES[name].batch_size).get("Messages", [])
+        records = [{"body": one["Body"], "receiptHandle": one["ReceiptHandle"], "messageId": one["MessageId"]} for one in messages]
+        getattr(api.module, JOB_QUEUES[name].function)({"Records": records}, CONTEXT)
 
 
 def test_a_submitted_job_completes_and_streams_its_text(api: Api) -> None:

@@ -193,6 +193,19 @@ def test_health_shows_dead_letters_and_long_queues(api: Api) -> None:
     assert len(seen["recommendations"]) == 2
 
 
+def test_health_shows_the_queue_of_tasks(api: Api) -> None:
+    """The recommendation names its worker function, not another lane."""
+    for number in range(101):
+        api.container.queues.put_raw("work", str(number))
+
+    seen = health(api)
+
+    assert seen["parts"]["queues"]["work"] == {"waiting": 101, "dead_letters": 0}
+    assert seen["issues"] == ["101 jobs waiting in the queue `work`."]
+    assert "worker_work" in seen["recommendations"][0]
+    assert "another lane" not in seen["recommendations"][0]
+
+
 def test_stale_worker_leases_make_the_system_unhealthy(api: Api) -> None:
     """Stale leases mean a sweeper outage; this recommendation stands first."""
     trip(api)

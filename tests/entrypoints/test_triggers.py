@@ -25,6 +25,20 @@ def test_each_lane_has_its_worker(api: Api, lane: str) -> None:
     assert api.container.jobs.records[job_id].status is Status.COMPLETED
 
 
+@pytest.mark.parametrize("lane", ["urgent", "high", "normal", "low"])
+def test_tasks_of_every_lane_run_in_the_worker_of_tasks(api: Api, lane: str) -> None:
+    """Their priority is kept, and counts for lists and filters."""
+    job_id = api.submit("operator", prompt=None, job_type="data_cleanup", input={"dry_run": True}, priority=lane)
+    work(api, lane)
+    before = api.job(job_id).status
+
+    work(api, "work")
+
+    assert (before, api.job(job_id).status, api.job(job_id).lane) == (Status.QUEUED, Status.COMPLETED, lane)
+    listed = api.call("GET", f"/jobs?priority={lane}", token="operator").json["data"]
+    assert [(row["job_id"], row["priority"], row["queue"]) for row in listed] == [(job_id, lane, f"data_cleanup:{lane}")]
+
+
 @pytest.mark.parametrize("body", ["", "{}", "garbage", '{"job_id": "x"}', "\x00", "[" * 50_000])
 def test_an_invalid_wake_up_goes_to_the_dead_letter_queue(api: Api, body: str) -> None:
     """The reason is stored with the message for the operator."""

@@ -13,7 +13,7 @@ from chalicelib.domain.jobs.transitions import is_stored
 from chalicelib.domain.limits.type_limiter import SLOT_TTL_MS
 from chalicelib.domain.notifications.message import job_ended_message
 from chalicelib.services.streaming.read_text import read_text
-from tests.faults.simulation import LANE, Simulation
+from tests.faults.simulation import QUEUES, Simulation
 
 
 def violations(sim: Simulation) -> list[str]:
@@ -34,7 +34,7 @@ def _check_leftovers(sim: Simulation) -> Iterator[str]:
     real, existing = sim.real, set(sim.real.jobs.records)
     if unfinished := sim.unfinished():
         yield f"unfinished: {unfinished}"
-    if real.queues.messages[LANE]:
+    if any(real.queues.messages[queue] for queue in QUEUES):
         yield "messages are left"
     if sim.provider.open:
         yield f"{sim.provider.open} streams of the provider are still open"
@@ -50,8 +50,8 @@ def _check_leftovers(sim: Simulation) -> Iterator[str]:
         now = sim.world.clock.now()
         if limiter.slots_in_use(now + SLOT_TTL_MS) or (not sim.steps.faults and limiter.slots_in_use(now)):
             yield f"slots of {limiter.type} are in use: {limiter.slots}"
-    if LANE in real.queues.dead_lettered:
-        yield f"there are dead letters: {real.queues.dead_lettered[LANE]}"
+    if real.queues.dead_lettered:
+        yield f"there are dead letters: {dict(real.queues.dead_lettered)}"
 
 
 def _check_ends(sim: Simulation, job: Job) -> Iterator[str]:

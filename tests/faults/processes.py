@@ -13,6 +13,7 @@ from chalicelib import job_types
 from chalicelib.domain.auth.identity import Caller
 from chalicelib.domain.execution.deadline import Deadline
 from chalicelib.domain.jobs.job import Job
+from chalicelib.domain.queues.lanes import WORK
 from chalicelib.ports import QueueMessage
 from chalicelib.services.prompts.render import fill_parent_results_if_available
 from chalicelib.services.worker.process_messages import process_messages
@@ -25,7 +26,8 @@ from tests.faults.step_ports import CacheStepPort, JobsStepPort, QueuesStepPort,
 from tests.faults.steps import ACTOR, Actor, Director, Fault, Killed, Steps, end
 from tests.kit.world import ALICE, World
 
-LANE = "normal"
+LANE = "normal"  # of the jobs that ask a model
+QUEUES = (LANE, WORK.name)
 Change = tuple[str, Job | None, Job]  # of the change stream: the job id, the record before and after
 
 
@@ -96,7 +98,7 @@ class Processes:
             "jobs": [f"{job.id[-3:]} {job.status}" for job in real.jobs.records.values() if job.due_at is not None],
             "workers": [worker.name for worker in self.workers],
             "leases": list(real.leases.rows),
-            "messages": [message.body for message in real.queues.messages[LANE]],
+            "messages": [message.body for queue in QUEUES for message in real.queues.messages[queue]],
             "changes": self.follows_changes and self._changes.qsize() + self._reading_changes,
             "clients": [client.job_id[-3:] for client in self.clients.values() if not client.is_up_to_date],
         }
@@ -109,22 +111,22 @@ class Processes:
         """
         return await self._process(Actor(f"{role} {next(self._numbers)}"), partial(run_in_greenlet, call, *args))
 
-    async def run_worker(self, messages: Sequence[QueueMessage]) -> None:
-        """Invoke a worker with these messages.
+    async def run_worker(self, messages: Sequence[QueueMessage], queue: str = LANE) -> None:
+        """Invoke the worker of a queue with these messages.
 
         Messages that it does not acknowledge are received again later.
         """
         actor = Actor(f"worker {next(self._numbers)}")
         self.workers.append(actor)
         outcome = await self._process(
-            actor, partial(process_messages, self.world.container, LANE, messages, deadline=self._deadline(actor))
+            actor, partial(process_messages, self.world.container, queue, messages, deadline=self._deadline(actor))
         )
         while actor.threads:
             await asyncio.wait(set(actor.threads))
         await self._check_tasks_ended(actor)
         self.workers.remove(actor)
         if outcome is None and not actor.dead:
-            self.real.queues.acknowledge(LANE, [message.receipt for message in messages])
+            self.real.queues.acknowledge(queue, [message.receipt for message in messages])
 
     def _deadline(self, actor: Actor) -> Deadline | None:
         """Return the invocation's deadline, and have the worker killed at it."""

@@ -14,8 +14,8 @@ from chalicelib.domain.jobs.job_type import Limits
 from chalicelib.domain.limits.circuit_breaker import FAILURE_THRESHOLD, CircuitBreaker, record_failure
 from chalicelib.services.worker.run_task import TaskRun
 from tests.faults.provider import ScriptedAnswer
-from tests.faults.simulation import Simulation
-from tests.faults.steps import FREEZES, end
+from tests.faults.simulation import LANE, Simulation
+from tests.faults.steps import ACTOR, FREEZES, end
 from tests.kit.deliveries import HOOK
 from tests.kit.task_types import chore, with_job_types
 
@@ -202,6 +202,27 @@ async def limited(sim: Simulation) -> None:
         await sim.watch(await sim.submit(name, job_type=kind.name, input=name))
 
 
+async def misdirected(sim: Simulation) -> None:
+    """The API runs an older version, which sends the wake-up of a task to the task's lane."""
+    send = sim.real.queues.send
+
+    def send_as_before(queue: str, *args: Any) -> None:
+        actor = ACTOR.get()
+        send(LANE if actor is not None and actor.role == "api" else queue, *args)
+
+    async def work(task: TaskRun) -> Any:
+        await task.run_sync(task.context.job_files.size, task.job.tenant, task.job.id, "object")
+        log = sim.history.record_request(task.job.id, task.job.attempt)
+        log.sent, log.charged = json.dumps({"answer": log.number}), Usage()
+        return {"answer": log.number}
+
+    kind = chore(work)
+    sim.world.container.job_type = with_job_types(kind)
+    sim.real.queues.send = send_as_before  # type: ignore[method-assign]
+    await sim.watch(await sim.submit("neighbour", ScriptedAnswer(pieces=3)))
+    await sim.watch(await sim.submit("task", job_type=kind.name, input="task"))
+
+
 @dataclass(frozen=True)
 class Scenario:
     """`ends` are the statuses that its jobs may end with, whatever single fault happens."""
@@ -235,5 +256,6 @@ SCENARIOS = {
         Scenario(orphaned, (Status.CANCELLED, Status.COMPLETED)),
         Scenario(notified),
         Scenario(limited),
+        Scenario(misdirected),
     )
 }

@@ -12,6 +12,7 @@ from chalicelib.consumers.notify_job_end import notify_job_ends
 from chalicelib.consumers.release_dependents import release_dependents
 from chalicelib.domain.errors import Unavailable
 from chalicelib.domain.jobs.job import Job
+from chalicelib.domain.queues.lanes import JOB_QUEUES
 from chalicelib.domain.streaming.subscriptions import Connection
 from chalicelib.services.jobs.cancel_job import cancel_job
 from chalicelib.services.jobs.retry_job import retry_job
@@ -19,13 +20,13 @@ from chalicelib.services.maintenance.sweeper import sweep
 from chalicelib.services.notifications.job_ends import notify_overdue_ends
 from chalicelib.services.streaming.subscriptions import get_connection, subscribe
 from tests.faults.client import SILENCE_SECONDS, Client
-from tests.faults.processes import LANE, Processes
+from tests.faults.processes import LANE, QUEUES, Processes
 from tests.faults.provider import ScriptedAnswer
 from tests.faults.steps import Killed
 from tests.kit.time import SkewedClock
 from tests.kit.world import ALICE
 
-__all__ = ["LANE", "Simulation", "Stuck"]
+__all__ = ["LANE", "QUEUES", "Simulation", "Stuck"]
 
 SWEEP_EVERY, SWEEP_PHASE = 60.0, 20.0
 NOTIFY_MS = 40_000  # of each minute, for the ends of which nobody has been notified
@@ -139,14 +140,15 @@ class Simulation(Processes):
     # ---- AWS
 
     async def _poll(self) -> None:
-        """Deliver the visible messages to workers, at most ten to one."""
+        """Deliver the visible messages to the workers of their queues."""
         queues = self.real.queues
         while True:
             self._sent.clear()
             await asyncio.sleep(0.2)
-            while messages := queues.receive(LANE):
-                self.spawn(self.run_worker(messages))
-            times = [message.visible_at for message in queues.messages[LANE]]
+            for queue in QUEUES:
+                while messages := queues.receive(queue, JOB_QUEUES[queue].batch_size):
+                    self.spawn(self.run_worker(messages, queue))
+            times = [message.visible_at for queue in QUEUES for message in queues.messages[queue]]
             pause = max(0.0, (min(times) - self.world.clock.now()) / 1000) if times else SWEEP_EVERY
             try:
                 async with asyncio.timeout(pause):

@@ -11,7 +11,7 @@ import pytest
 
 from tests.faults.report import failure_report, problems_of
 from tests.faults.scenarios import SCENARIOS, Scenario
-from tests.faults.simulation import LANE, Simulation
+from tests.faults.simulation import QUEUES, Simulation
 from tests.faults.steps import Fault, Kind
 
 DRAWS = 12
@@ -50,7 +50,7 @@ def test_redelivering_all_messages_changes_nothing(name: str, draw: int) -> None
     after = _snapshot(sim)
     problems += [f"{what} changed" for what in before if before[what] != after[what]]
     assert not problems, failure_report(name, f"all messages once more, {fault}", sim, problems)
-    assert not sim.real.queues.messages[LANE]
+    assert not any(sim.real.queues.messages[queue] for queue in QUEUES)
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
@@ -109,7 +109,8 @@ def test_jobs_end_after_ten_minutes_of_lost_messages(name: str) -> None:
 
     async def lossy(sim: Simulation) -> None:
         while sim.world.loop.moment < 600:
-            sim.real.queues.messages[LANE].clear()
+            for queue in QUEUES:
+                sim.real.queues.messages[queue].clear()
             await asyncio.sleep(0.05)
 
     async def scenario(sim: Simulation) -> None:

@@ -12,6 +12,7 @@ import boto3
 import pytest
 from botocore.stub import Stubber
 
+from chalicelib import job_types
 from chalicelib.domain.queues import lanes
 from infra import chalice_config
 from infra.cloud import Cloud
@@ -54,11 +55,32 @@ def test_every_stage_sets_headrace_stage(stage: str) -> None:
 
 
 @pytest.mark.parametrize("stage", STAGES)
-@pytest.mark.parametrize("lane", list(lanes.LANES))
-def test_worker_of_every_lane_has_the_declared_timeout_and_memory(stage: str, lane: str) -> None:
-    worker = stage_block(stage)["lambda_functions"][f"worker_{lane}"]
+@pytest.mark.parametrize("queue", lanes.JOB_QUEUES.values(), ids=list(lanes.JOB_QUEUES))
+def test_worker_of_every_queue_has_the_declared_timeout_memory_and_role(stage: str, queue: lanes.JobQueue) -> None:
+    worker = stage_block(stage)["lambda_functions"][queue.function]
 
-    assert (worker["lambda_timeout"], worker["lambda_memory_size"]) == (lanes.WORKER_TIMEOUT, lanes.WORKER_MEMORY)
+    assert (worker["lambda_timeout"], worker["lambda_memory_size"]) == (lanes.WORKER_TIMEOUT, queue.memory)
+    assert worker["iam_policy_file"] == f"policies/{stage}-{'work' if queue is lanes.WORK else 'worker'}.json"
+
+
+def test_task_worker_has_one_job_and_the_memory_for_the_largest_file() -> None:
+    """A JSON upload of 16 MB was measured at 810 MB; a lane's environment has half of that."""
+    assert (lanes.WORK.batch_size, lanes.WORK.memory) == (1, 1_024)
+
+
+def test_task_worker_runs_as_many_jobs_as_the_limits_of_all_types_allow() -> None:
+    """Some environments are left for the wake-ups that only hold their job."""
+    limits = [kind.limits for kind in job_types.all_types() if kind.is_task]
+
+    at_once = sum((limit.concurrency or 0) if limit is not None else 0 for limit in limits)
+
+    assert all(limit is not None and limit.concurrency for limit in limits)
+    assert at_once < lanes.WORK.max_concurrency
+
+
+def test_workers_together_use_at_most_450_environments() -> None:
+    """More would leave too few of a default account's 1,000 for the API and the stream consumers."""
+    assert sum(queue.max_concurrency for queue in lanes.JOB_QUEUES.values()) == 450
 
 
 def test_local_stage_sets_no_architecture() -> None:
@@ -89,7 +111,7 @@ def test_reserved_concurrency_is_set_in_prod_only() -> None:
     readers = {"on_job_change": 40, "count_jobs": 20}
     assert reserved("prod") == {"api_handler": 300, "websocket_connect": 40, **readers, **dict.fromkeys(scheduled, 2)}
     assert reserved("dev") == reserved("local") == {}
-    assert sum(reserved("prod").values()) + sum(lane.max_concurrency for lane in lanes.LANES.values()) + 100 <= 1_000
+    assert sum(reserved("prod").values()) + sum(queue.max_concurrency for queue in lanes.JOB_QUEUES.values()) + 100 <= 1_000
 
 
 def test_too_low_account_concurrency_is_reported_for_prod() -> None:
@@ -124,6 +146,21 @@ def test_statement_ids_of_a_policy_are_unique_and_alphanumeric(stage: str, kind:
 def test_only_workers_and_the_sweeper_may_read_the_openai_key(stage: str) -> None:
     """The sweeper cancels the response of a durable job that it ends."""
     assert readers_of(stage, f"headrace/{stage}/openai") == {"worker", "sweep"}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_workers_of_lanes_may_delete_no_jobs_and_no_content_and_create_no_batches(stage: str) -> None:
+    """Only tasks do, and these have a worker and a role of their own."""
+
+    def allowed(kind: str, ending: str) -> set[str]:
+        found = [one for one in policy(kind, stage)["Statement"] if any(ending in resource for resource in one["Resource"])]
+        return {action for statement in found for action in statement["Action"]}
+
+    for kind, deletes in (("worker", False), ("work", True)):
+        assert ("dynamodb:DeleteItem" in allowed(kind, "-jobs")) is deletes
+        assert ("dynamodb:PutItem" in allowed(kind, "-counters")) is deletes
+        assert ({"s3:DeleteObject", "s3:AbortMultipartUpload"} <= allowed(kind, "s3:::")) is deletes
+        assert "s3:ListBucket" in allowed(kind, "s3:::")  # without it a missing object looks like a failure
 
 
 @pytest.mark.parametrize("stage", STAGES)

@@ -24,7 +24,7 @@ from infra.naming import STAGES, bucket_name, table_name
 from infra.tables import TABLES, create_table_arguments
 from infra.template import template
 
-LANES = list(lanes.LANES)
+QUEUES = list(lanes.JOB_QUEUES)
 LONGEST_STAGE = "x" * 20  # `Settings.stage`
 TEMPLATE_BODY = 51_200  # bytes of a template in a request to CloudFormation
 RESOURCES = 500  # of a stack
@@ -80,27 +80,27 @@ def test_tables_have_few_enough_indexes_and_define_exactly_their_keys() -> None:
 
 
 @pytest.mark.parametrize("stage", STAGES)
-@pytest.mark.parametrize("lane", LANES)
-def test_every_lane_has_a_queue_with_a_dead_letter_queue(stage: str, lane: str) -> None:
-    queue = queues(stage)[lanes.queue_name(stage, lane)]
+@pytest.mark.parametrize("name", QUEUES)
+def test_every_queue_of_jobs_has_a_dead_letter_queue(stage: str, name: str) -> None:
+    queue = queues(stage)[lanes.queue_name(stage, name)]
 
     dead_name = queue["RedrivePolicy"]["deadLetterTargetArn"]["Fn::GetAtt"][0]
 
-    assert resources(stage, "AWS::SQS::Queue")[dead_name]["QueueName"] == lanes.dead_letter_queue_name(stage, lane)
+    assert resources(stage, "AWS::SQS::Queue")[dead_name]["QueueName"] == lanes.dead_letter_queue_name(stage, name)
     assert queue["RedrivePolicy"]["maxReceiveCount"] == lanes.MAX_RECEIVE_COUNT
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_only_lanes_task_queues_and_the_stream_have_queues(stage: str) -> None:
+def test_only_jobs_task_queues_and_the_stream_have_queues(stage: str) -> None:
     """The stream has only a dead-letter queue, for change records that could not be read."""
-    assert len(queues(stage)) == 2 * (len(LANES) + len(lanes.TASK_QUEUES)) + 1
+    assert len(queues(stage)) == 2 * (len(QUEUES) + len(lanes.TASK_QUEUES)) + 1
     assert lanes.dead_letter_queue_name(stage, lanes.STREAM) in queues(stage)
 
 
-@pytest.mark.parametrize("lane", LANES)
-def test_visibility_timeout_exceeds_the_worker_timeout(lane: str) -> None:
+@pytest.mark.parametrize("name", QUEUES)
+def test_visibility_timeout_exceeds_the_worker_timeout(name: str) -> None:
     """AWS refuses an event source whose visibility timeout is shorter."""
-    assert queues("prod")[lanes.queue_name("prod", lane)]["VisibilityTimeout"] > lanes.WORKER_TIMEOUT
+    assert queues("prod")[lanes.queue_name("prod", name)]["VisibilityTimeout"] > lanes.WORKER_TIMEOUT
 
 
 def test_only_the_jobs_table_has_a_stream() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from chalicelib.domain.queues.lanes import WORK
 from tests.kit.change_records import change
 from tests.kit.http import CONTEXT, Api, Reply
 from tests.kit.work import work
@@ -42,12 +43,12 @@ def count(api: Api) -> None:
 
 
 def settle(api: Api, *lanes: str) -> None:
-    """Run task messages, workers of `lanes` and counting until nothing is left to do."""
+    """Run task messages, workers of `lanes` and of tasks, and counting, until nothing is left to do."""
     for _ in range(MAX_ROUNDS):
         done = tasks(api)
-        for lane in lanes or ("low",):
-            while api.container.queues.depth(lane):
-                work(api, lane)
+        for queue in (*(lanes or ("low",)), WORK.name):
+            while api.container.queues.depth(queue):
+                work(api, queue)
                 done += 1
         count(api)
         if not done and not api.container.queues.depth("tasks"):

@@ -9,6 +9,8 @@ from typing import Any
 from chalicelib import job_types
 from chalicelib.domain.jobs.job import Job
 from chalicelib.domain.jobs.job_type import JobType, Limits, TaskHandler
+from chalicelib.domain.queues.lanes import JOB_QUEUES, WORK
+from chalicelib.ports import QueueMessage
 from chalicelib.services.worker.process_messages import process_messages
 from tests.kit.world import World
 
@@ -30,15 +32,24 @@ def chore_world(work: TaskHandler, *, limits: Limits | None = None, **more: Any)
     return World(job_type=with_job_types(chore(work, limits=limits, **more)))
 
 
-def run_to_end(world: World, jobs: Sequence[Job], seconds: float = 7_200, lane: str = "normal") -> None:
-    """Deliver due messages to workers, and sweep every minute, until all `jobs` have ended."""
+def run_to_end(world: World, jobs: Sequence[Job], seconds: float = 7_200, queues: Sequence[str] = ("normal", WORK.name)) -> None:
+    """Deliver due messages to workers, and sweep every minute, until all `jobs` have ended.
+
+    A queue has as many workers at once as on AWS.
+    """
+    running = {queue: asyncio.Semaphore(JOB_QUEUES[queue].max_concurrency) for queue in queues}
+
+    async def work(queue: str, messages: list[QueueMessage]) -> None:
+        async with running[queue]:
+            await process_messages(world.container, queue, messages)
 
     async def loop() -> None:
         end, swept, workers = world.clock.now() + round(seconds * 1000), 0, set[asyncio.Task[None]]()
         while not all(world.job(job).status.is_terminal for job in jobs):
             assert world.clock.now() < end, [(world.job(job).status, world.job(job).reason) for job in jobs]
-            while messages := world.container.queues.receive(lane):
-                workers.add(asyncio.ensure_future(process_messages(world.container, lane, messages)))
+            for queue in queues:
+                while messages := world.container.queues.receive(queue, JOB_QUEUES[queue].batch_size):
+                    workers.add(asyncio.ensure_future(work(queue, messages)))
             if world.clock.now() // 60_000 != swept:
                 swept = world.clock.now() // 60_000
                 world.sweep()

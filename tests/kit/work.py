@@ -4,20 +4,23 @@ from __future__ import annotations
 
 from typing import Any
 
+from chalicelib.domain.queues.lanes import JOB_QUEUES, WORK
 from tests.kit.http import CONTEXT, Api
 
 
-def work(api: Api, lane: str = "normal") -> None:
-    """Deliver the messages of a lane to a worker, as SQS does."""
-    received = api.container.queues.receive(lane)
-    if received:
-        invoke(api, lane, [{"body": message.body, "receiptHandle": message.receipt, "messageId": message.id} for message in received])
-        api.container.queues.acknowledge(lane, [message.receipt for message in received])
+def work(api: Api, *queues: str) -> None:
+    """Deliver the messages of these queues to workers, as SQS does; by default of `normal` and `work`."""
+    for queue in queues or ("normal", WORK.name):
+        received = api.container.queues.receive(queue)
+        size = JOB_QUEUES[queue].batch_size
+        for batch in (received[start : start + size] for start in range(0, len(received), size)):
+            invoke(api, queue, [{"body": message.body, "receiptHandle": message.receipt, "messageId": message.id} for message in batch])
+            api.container.queues.acknowledge(queue, [message.receipt for message in batch])
 
 
-def invoke(api: Api, lane: str, records: list[dict[str, Any]]) -> None:
-    """Invoke a lane's worker with these records."""
-    getattr(api.module, f"worker_{lane}")({"Records": records}, CONTEXT)
+def invoke(api: Api, queue: str, records: list[dict[str, Any]]) -> None:
+    """Invoke the worker of a queue with these records."""
+    getattr(api.module, JOB_QUEUES[queue].function)({"Records": records}, CONTEXT)
 
 
 def sweep(api: Api, after: float = 60.0) -> None:

@@ -12,6 +12,7 @@ from chalicelib.domain.execution.deadline import Deadline
 from chalicelib.domain.ids import batch_id
 from chalicelib.domain.jobs.job import Job
 from chalicelib.domain.jobs.submission import Submission
+from chalicelib.domain.queues.lanes import JOB_QUEUES, WORK
 from chalicelib.domain.queues.wakeup import WakeUp
 from chalicelib.domain.streaming.subscriptions import Subscription
 from chalicelib.ports import QueueMessage
@@ -62,14 +63,22 @@ class World:
         plan = plan_job(self.container.job_type, self.container.prices, caller, submission, 0, self.container.throughput_of)
         return submit_job(self.container, caller, submission, plan, key=key, request=[prompt, sorted(fields)]).job
 
-    def deliver(self, lane: str = "normal", messages: list[QueueMessage] | None = None, seconds: float | None = None) -> None:
-        """Invoke a worker with these messages, or with those that its queue holds now.
+    def deliver(self, queue: str | None = None, messages: list[QueueMessage] | None = None, seconds: float | None = None) -> None:
+        """Invoke a worker with these messages, or with those that the queue holds now.
 
-        The invocation's deadline is in `seconds`.
+        A worker of a lane gets all of them. Tasks get a worker each, one after another. Without a
+        queue: `normal`, then the tasks. An invocation's deadline is in `seconds`.
         """
-        received, now = self.container.queues.receive(lane) if messages is None else messages, self.clock.now()
-        deadline = Deadline(started_at=now, ends_at=now + round(seconds * 1000)) if seconds is not None else None
-        run(self.loop, process_messages(self.container, lane, received, deadline=deadline))
+        queues = self.container.queues
+        name = queue or "normal"
+        received = {name: queues.receive(name) if messages is None else messages}
+        if queue is None and messages is None:
+            received[WORK.name] = queues.receive(WORK.name)
+        tasks = [[message] for message in received.pop(WORK.name, ())]
+        for invoked, batch in [*received.items(), *((WORK.name, task) for task in tasks)]:
+            now = self.clock.now()
+            deadline = Deadline(started_at=now, ends_at=now + round(seconds * 1000)) if seconds is not None else None
+            run(self.loop, process_messages(self.container, invoked, batch, deadline=deadline))
 
     def wake(self, job: Job, generation: int | None = None) -> QueueMessage:
         """Return a wake-up message of a job."""
@@ -119,14 +128,15 @@ class World:
 
 
 def kill(world: World, seconds: float, messages: list[QueueMessage] | None = None) -> None:
-    """Run a worker and kill it after `seconds`.
+    """Run a worker and kill it after `seconds`: that of tasks if one waits, else that of `normal`.
 
     Its lease stays open, because a killed process runs no `finally`.
     """
-    received = world.container.queues.receive("normal") if messages is None else messages
+    queue = WORK.name if messages is None and world.container.queues.depth(WORK.name) else "normal"
+    received = world.container.queues.receive(queue, JOB_QUEUES[queue].batch_size) if messages is None else messages
 
     async def work() -> None:
-        worker = asyncio.ensure_future(process_messages(world.container, "normal", received))
+        worker = asyncio.ensure_future(process_messages(world.container, queue, received))
         await asyncio.sleep(seconds)
         with refusing(world.container.leases, "close", 10**6):
             worker.cancel()

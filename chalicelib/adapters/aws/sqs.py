@@ -47,8 +47,8 @@ class SqsQueues:
         self._depths: dict[str, tuple[Ms, int]] = {}
         self._lock = Lock()
 
-    def send(self, lane: str, wake_up: WakeUp, tenant: str, delay: int = 0) -> None:
-        self.send_task(lane, wake_up.to_json(), tenant, delay)
+    def send(self, queue: str, wake_up: WakeUp, tenant: str, delay: int = 0) -> None:
+        self.send_task(queue, wake_up.to_json(), tenant, delay)
 
     def send_task(self, queue: str, body: str, tenant: str, delay: int = 0) -> None:
         if not 0 <= delay <= MAX_DELAY:
@@ -61,22 +61,22 @@ class SqsQueues:
             DelaySeconds=delay,
         )
 
-    def send_many(self, lane: str, wake_ups: Sequence[WakeUp], tenant: str) -> None:
-        queue = queue_name(self._stage, lane)
+    def send_many(self, queue: str, wake_ups: Sequence[WakeUp], tenant: str) -> None:
+        name = queue_name(self._stage, queue)
         for start in range(0, len(wake_ups), MAX_BATCH):
             chunk = wake_ups[start : start + MAX_BATCH]
             entries = [
                 {"Id": str(at), "MessageBody": one.to_json(), "MessageGroupId": message_group(tenant)} for at, one in enumerate(chunk)
             ]
-            failed = [entry["Code"] for entry in self._call("send_message_batch", queue, Entries=entries).get("Failed", [])]
+            failed = [entry["Code"] for entry in self._call("send_message_batch", name, Entries=entries).get("Failed", [])]
             if failed:
                 raise Unavailable(f"SQS did not take {len(failed)} of {len(chunk)} messages ({failed[0]}).")
 
-    def acknowledge(self, lane: str, receipts: Sequence[str]) -> None:
-        self._delete(queue_name(self._stage, lane), receipts)
+    def acknowledge(self, queue: str, receipts: Sequence[str]) -> None:
+        self._delete(queue_name(self._stage, queue), receipts)
 
-    def delete_dead(self, lane: str, receipts: Sequence[str]) -> None:
-        self._delete(dead_letter_queue_name(self._stage, lane), receipts)
+    def delete_dead(self, queue: str, receipts: Sequence[str]) -> None:
+        self._delete(dead_letter_queue_name(self._stage, queue), receipts)
 
     def _delete(self, queue: str, receipts: Sequence[str]) -> None:
         if len(receipts) > MAX_BATCH:
@@ -89,19 +89,19 @@ class SqsQueues:
         if failed:  # an invalid receipt is not among these: its message is delivered again, loses its claim and is dropped
             raise Unavailable(f"SQS did not delete {len(failed)} of {len(receipts)} messages ({failed[0]}). Nothing was lost; try again.")
 
-    def send_to_dead_letter(self, lane: str, body: str, reason: str) -> None:
+    def send_to_dead_letter(self, queue: str, body: str, reason: str) -> None:
         self._call(
             "send_message",
-            dead_letter_queue_name(self._stage, lane),
+            dead_letter_queue_name(self._stage, queue),
             MessageBody=strip_forbidden(body)[:MAX_DEAD_LETTER_LENGTH] or "(empty)",
             MessageAttributes={"reason": {"DataType": "String", "StringValue": strip_forbidden(reason)[:MAX_REASON_LENGTH] or "unknown"}},
         )
 
-    def depth(self, lane: str) -> int:
-        return self._depth(queue_name(self._stage, lane))
+    def depth(self, queue: str) -> int:
+        return self._depth(queue_name(self._stage, queue))
 
-    def dead_letters(self, lane: str) -> int:
-        return self._depth(dead_letter_queue_name(self._stage, lane))
+    def dead_letters(self, queue: str) -> int:
+        return self._depth(dead_letter_queue_name(self._stage, queue))
 
     def _depth(self, queue: str) -> int:
         now = self._clock.now()
@@ -115,10 +115,10 @@ class SqsQueues:
             self._depths[queue] = (now, depth)
         return depth
 
-    def receive_dead(self, lane: str) -> list[DeadLetter]:
+    def receive_dead(self, queue: str) -> list[DeadLetter]:
         response = self._call(
             "receive_message",
-            dead_letter_queue_name(self._stage, lane),
+            dead_letter_queue_name(self._stage, queue),
             MaxNumberOfMessages=MAX_BATCH,
             VisibilityTimeout=VISIBILITY_SECONDS,
             WaitTimeSeconds=WAIT_SECONDS,

@@ -199,16 +199,19 @@ def delete(item: Item, condition: Condition | None = None) -> Raw | None:
     return _call(item, "DeleteItem", {**kwargs, "ReturnValues": "ALL_OLD"}).get("Attributes")
 
 
-def update_changed(seen: Item, new: Item, condition: Condition) -> None:
+def update_changed(seen: Item, new: Item, condition: Condition, always: Collection[str] = ()) -> None:
     """Update the attributes in which `new` differs from `seen`, with one UpdateItem.
 
     Attributes that this version of the code does not know stay as they are.
+
+    Args:
+        always: names of attributes that are written even if they do not differ.
 
     Raises:
         ConditionFailed: with the stored item.
     """
     before, after = _present(seen), _present(new)
-    changed = [getattr(type(new), name).set(value) for name, value in after.items() if before.get(name) != value]
+    changed = [getattr(type(new), name).set(value) for name, value in after.items() if before.get(name) != value or name in always]
     removed = [getattr(type(new), name).remove() for name in before if name not in after]
     update(seen, changed + removed, condition)
 

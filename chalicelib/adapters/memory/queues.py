@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from chalicelib.domain.queues.lanes import LANES, TASK_QUEUES, TASK_TIMEOUT, VISIBILITY_TIMEOUT
+from chalicelib.domain.queues.lanes import JOB_QUEUES, TASK_QUEUES, TASK_TIMEOUT, VISIBILITY_TIMEOUT
 from chalicelib.domain.queues.wakeup import WakeUp
 from chalicelib.domain.units import Ms
 from chalicelib.ports import Clock, DeadLetter, QueueMessage
@@ -35,7 +35,7 @@ class MemoryQueues:
     """
 
     def __init__(self, clock: Clock) -> None:
-        self.messages: dict[str, list[Message]] = {lane: [] for lane in (*LANES, *TASK_QUEUES)}
+        self.messages: dict[str, list[Message]] = {name: [] for name in (*JOB_QUEUES, *TASK_QUEUES)}
         self.dead_lettered: defaultdict[str, list[tuple[str, str]]] = defaultdict(list)
         self.dead: defaultdict[str, list[tuple[Message, str | None]]] = defaultdict(list)
         self.sent: list[tuple[str, WakeUp]] = []
@@ -43,16 +43,16 @@ class MemoryQueues:
         self._ids = itertools.count(1)
         self._lock = threading.Lock()
 
-    def send(self, lane: str, wake_up: WakeUp, tenant: str, delay: int = 0) -> None:
+    def send(self, queue: str, wake_up: WakeUp, tenant: str, delay: int = 0) -> None:
         if not 0 <= delay <= 900:
             raise ValueError(f"SQS delays a message by 0 to 900 seconds, not by {delay}")
         with self._lock:
-            self.sent.append((lane, wake_up))
-            self._put(lane, wake_up.to_json(), tenant, delay)
+            self.sent.append((queue, wake_up))
+            self._put(queue, wake_up.to_json(), tenant, delay)
 
-    def send_many(self, lane: str, wake_ups: Sequence[WakeUp], tenant: str) -> None:
+    def send_many(self, queue: str, wake_ups: Sequence[WakeUp], tenant: str) -> None:
         for wake_up in wake_ups:
-            self.send(lane, wake_up, tenant)
+            self.send(queue, wake_up, tenant)
 
     def send_task(self, queue: str, body: str, tenant: str, delay: int = 0) -> None:
         if not 0 <= delay <= 900:
@@ -60,69 +60,69 @@ class MemoryQueues:
         with self._lock:
             self._put(queue, body, tenant, delay)
 
-    def acknowledge(self, lane: str, receipts: Sequence[str]) -> None:
+    def acknowledge(self, queue: str, receipts: Sequence[str]) -> None:
         if len(receipts) > 10:
             raise ValueError("SQS deletes at most ten messages at once")
         with self._lock:
-            self.messages[lane] = [message for message in self.messages[lane] if message.receipt not in receipts]
+            self.messages[queue] = [message for message in self.messages[queue] if message.receipt not in receipts]
 
-    def send_to_dead_letter(self, lane: str, body: str, reason: str) -> None:
+    def send_to_dead_letter(self, queue: str, body: str, reason: str) -> None:
         with self._lock:
-            self.dead_lettered[lane].append((body, reason))
-            self._put_dead(lane, body, reason)
+            self.dead_lettered[queue].append((body, reason))
+            self._put_dead(queue, body, reason)
 
-    def depth(self, lane: str) -> int:
+    def depth(self, queue: str) -> int:
         now = self._clock.now()
         with self._lock:
-            return sum(message.visible_at <= now for message in self.messages[lane])
+            return sum(message.visible_at <= now for message in self.messages[queue])
 
-    def dead_letters(self, lane: str) -> int:
+    def dead_letters(self, queue: str) -> int:
         now = self._clock.now()
         with self._lock:
-            return sum(message.visible_at <= now for message, _ in self.dead[lane])
+            return sum(message.visible_at <= now for message, _ in self.dead[queue])
 
-    def receive_dead(self, lane: str) -> list[DeadLetter]:
+    def receive_dead(self, queue: str) -> list[DeadLetter]:
         now = self._clock.now()
         with self._lock:
-            due = [(message, reason) for message, reason in self.dead[lane] if message.visible_at <= now][:10]
+            due = [(message, reason) for message, reason in self.dead[queue] if message.visible_at <= now][:10]
             for message, _ in due:
                 message.visible_at = now + 60_000
                 message.receives += 1
                 message.receipt = f"{message.id}-{message.receives}"
             return [DeadLetter(message.body, message.receipt, reason) for message, reason in due]
 
-    def delete_dead(self, lane: str, receipts: Sequence[str]) -> None:
+    def delete_dead(self, queue: str, receipts: Sequence[str]) -> None:
         if len(receipts) > 10:
             raise ValueError("SQS deletes at most ten messages at once")
         with self._lock:
-            self.dead[lane] = [(message, reason) for message, reason in self.dead[lane] if message.receipt not in receipts]
+            self.dead[queue] = [(message, reason) for message, reason in self.dead[queue] if message.receipt not in receipts]
 
-    def give_up(self, lane: str, body: str) -> None:
+    def give_up(self, queue: str, body: str) -> None:
         """Put a message in the dead-letter queue, as SQS does after too many receives."""
         with self._lock:
-            self._put_dead(lane, body, None)
+            self._put_dead(queue, body, None)
 
-    def put_raw(self, lane: str, body: str) -> None:
+    def put_raw(self, queue: str, body: str) -> None:
         """Put any text in the queue, as an operator could at the console."""
         with self._lock:
-            self._put(lane, body, "", 0)
+            self._put(queue, body, "", 0)
 
-    def receive(self, lane: str, limit: int = 10) -> list[QueueMessage]:
+    def receive(self, queue: str, limit: int = 10) -> list[QueueMessage]:
         """Receive up to `limit` messages.
 
         They are hidden for the visibility timeout of the real queue.
         """
         now = self._clock.now()
         with self._lock:
-            due = [message for message in self.messages[lane] if message.visible_at <= now][:limit]
+            due = [message for message in self.messages[queue] if message.visible_at <= now][:limit]
             for message in due:
-                message.visible_at = now + (VISIBILITY_TIMEOUT if lane in LANES else TASK_TIMEOUT + 60) * 1000
+                message.visible_at = now + (VISIBILITY_TIMEOUT if queue in JOB_QUEUES else TASK_TIMEOUT + 60) * 1000
                 message.receives += 1
                 message.receipt = f"{message.id}-{message.receives}"
             return [QueueMessage(message.body, message.receipt, message.id) for message in due]
 
-    def _put_dead(self, lane: str, body: str, reason: str | None) -> None:
-        self.dead[lane].append((Message(f"d{next(self._ids)}", body, "", self._clock.now()), reason))
+    def _put_dead(self, queue: str, body: str, reason: str | None) -> None:
+        self.dead[queue].append((Message(f"d{next(self._ids)}", body, "", self._clock.now()), reason))
 
-    def _put(self, lane: str, body: str, tenant: str, delay: int) -> None:
-        self.messages[lane].append(Message(f"m{next(self._ids)}", body, tenant, self._clock.now() + delay * 1000))
+    def _put(self, queue: str, body: str, tenant: str, delay: int) -> None:
+        self.messages[queue].append(Message(f"m{next(self._ids)}", body, tenant, self._clock.now() + delay * 1000))

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from chalicelib.domain.jobs.job import START_LATER, Job, Status
+from chalicelib.domain.jobs.queue_routing import queue_of
 from chalicelib.domain.jobs.transitions import QUEUED_CHECK_DELAY_MS, first_check_at, is_claimable, waits_for_parents
 from chalicelib.domain.queues.lanes import LANES
 from chalicelib.domain.units import Ms
@@ -55,8 +56,8 @@ def starts_at(job: Job, edit: JobEdit, now: Ms) -> Ms:
 
 
 def needs_wake_up(before: Job, after: Job) -> bool:
-    """Whether an edit needs another wake-up: the job starts at another time or in another lane."""
-    moved = (before.lane, before.resume_at, before.status) != (after.lane, after.resume_at, after.status)
+    """Whether an edit needs another wake-up: the job starts at another time or in another queue."""
+    moved = (queue_of(before), before.resume_at, before.status) != (queue_of(after), after.resume_at, after.status)
     return moved and is_claimable(after)
 
 
@@ -98,9 +99,9 @@ def _move_to_lane(job: Job, lane: str, now: Ms) -> Job:
 
     Up: it gets another wake-up, and the first of the two to arrive counts. Down: the generation
     grows, so that the pending wake-up in the faster lane is dropped (protocol rule 17: resending
-    keeps the generation).
+    keeps the generation). A task stays in the queue of tasks, and keeps its wake-up.
     """
-    if not is_claimable(job):
+    if job.is_task or not is_claimable(job):
         return replace(job, lane=lane)
     down = LANE_ORDER.index(lane) > LANE_ORDER.index(job.lane)
     return replace(job, lane=lane, generation=job.generation + down, due_at=first_check_at(max(now, job.resume_at or 0), now))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from zlib import crc32
 
 from chalicelib.domain.jobs.job import Job, Status
+from chalicelib.domain.jobs.queue_routing import queue_of
 
 DUE_SHARDS = 8  # of each due partition: every job is written to it, and one shard takes 1,000/s
 
@@ -20,14 +21,14 @@ def sort_key(job: Job, *, by_end: bool) -> str:
 
 
 def due_partition(job: Job) -> str | None:
-    """Return the partition of the due index that holds a job: its lane, `UNNOTIFIED`, or None.
+    """Return the partition of the due index that holds a job: the name of its queue, `UNNOTIFIED`, or None.
 
-    Queued and running jobs are in their lane's partition; jobs that wait for a time share the
+    Queued and running jobs are in their queue's partition; jobs that wait for a time share the
     partition None. They are apart so that a deep queue does not hide the retries behind it.
     """
     if job.status.is_terminal:
         return UNNOTIFIED
-    return job.lane if job.status in (Status.QUEUED, Status.PROCESSING) else None
+    return queue_of(job) if job.status in (Status.QUEUED, Status.PROCESSING) else None
 
 
 def due_shard(job_id: str) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from chalicelib.domain.jobs.job_type import NO_MODEL
 from chalicelib.domain.units import Ms, Nano
 
 
@@ -124,6 +125,11 @@ class Job:
     def is_resumable(self) -> bool:
         """Whether the attempt outlives its worker: the provider continues its response."""
         return self.response_id is not None and not self.status.is_terminal
+
+    @property
+    def is_task(self) -> bool:
+        """Whether its type had a handler, and so asked no model, when it was submitted."""
+        return self.model == NO_MODEL
 
     @property
     def queue(self) -> str:

@@ -83,6 +83,11 @@ class JobType:
     min_role: str = "user"  # the least role that may submit it
     limits: Limits | None = None  # None: no limits
 
+    @property
+    def is_task(self) -> bool:
+        """Whether its jobs are tasks, which a handler executes without a model."""
+        return self.handler is not None
+
     def schema_for(self, options: dict[str, Any]) -> Schema | None:
         """Return the JSON schema of an answer with these options; None: plain text."""
         return self.schema_of(options) if self.schema_of else self.response_schema

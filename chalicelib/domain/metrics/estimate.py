@@ -21,7 +21,7 @@ from math import ceil
 from typing import Protocol
 
 from chalicelib.domain.jobs.job import Usage
-from chalicelib.domain.queues.lanes import Lane
+from chalicelib.domain.queues.lanes import JobQueue
 from chalicelib.domain.units import Ms, Nano
 
 # Code points; of longer texts, samples of this total length are counted.
@@ -59,7 +59,7 @@ class Estimate:
     expected_cost: Nano | None  # one attempt with a typical answer
     # Every allowed attempt with the longest answer, from the most expensive of its models.
     max_cost: Nano | None
-    wait_ms: Ms  # in the lane
+    wait_ms: Ms  # in the queue
     duration_ms: Ms  # from now to the end, `wait_ms` included
 
 
@@ -84,7 +84,7 @@ def estimate(
     max_tokens: int,
     max_attempts: int,
     price: Priced | None,
-    lane: Lane,
+    queue: JobQueue,
     depth: int,
     others: Sequence[Priced | None] = (),
     first_token_ms: Ms = FIRST_TOKEN_MS,
@@ -100,15 +100,15 @@ def estimate(
         max_tokens: The longest answer.
         max_attempts: How many attempts may be paid for.
         price: The prices of its model; None: unknown.
-        lane: Its lane.
-        depth: Jobs that wait in the lane before it.
+        queue: Its queue.
+        depth: Jobs that wait in the queue before it.
         others: The prices of its fallback models.
         first_token_ms: Time to the first token.
         tokens_per_second: Speed of the stream.
     """
     input_tokens = estimate_tokens(prompt) + estimate_tokens(instructions) + REQUEST_TOKENS
     answer = min(answer_tokens, max_tokens)
-    wait = waiting_ms(lane, depth)
+    wait = waiting_ms(queue, depth)
     return Estimate(
         input_tokens=input_tokens,
         output_tokens=answer,
@@ -119,9 +119,9 @@ def estimate(
     )
 
 
-def estimate_task(lane: Lane, depth: int) -> Estimate:
+def estimate_task(queue: JobQueue, depth: int) -> Estimate:
     """Estimate a job that asks no model: it costs nothing, and its duration is a fixed guess."""
-    wait = waiting_ms(lane, depth)
+    wait = waiting_ms(queue, depth)
     return Estimate(input_tokens=0, output_tokens=0, expected_cost=0, max_cost=0, wait_ms=wait, duration_ms=wait + TASK_DURATION_MS)
 
 
@@ -130,10 +130,10 @@ def working_ms(output_tokens: int, tokens_per_second: float = TOKENS_PER_SECOND,
     return first_token_ms + OVERHEAD_MS + round(output_tokens * 1000 / tokens_per_second)
 
 
-def waiting_ms(lane: Lane, depth: int, each_ms: Ms = 12_000) -> Ms:
-    """Return how long `depth` jobs of `each_ms` take at the lane's maximum concurrency."""
-    parallel_jobs = lane.max_concurrency * lane.batch_size
-    return lane.window * 1000 + max(0, depth) * each_ms // parallel_jobs
+def waiting_ms(queue: JobQueue, depth: int, each_ms: Ms = 12_000) -> Ms:
+    """Return how long `depth` jobs of `each_ms` take at the queue's maximum concurrency."""
+    parallel_jobs = queue.max_concurrency * queue.batch_size
+    return queue.window * 1000 + max(0, depth) * each_ms // parallel_jobs
 
 
 def _highest_cost(prices: Sequence[Priced | None], usage: Usage, attempts: int) -> Nano | None:

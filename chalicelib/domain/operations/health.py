@@ -8,9 +8,12 @@ from enum import IntEnum
 from typing import Any
 
 from chalicelib.domain.limits.circuit_breaker import CircuitBreaker, CircuitState
+from chalicelib.domain.queues.lanes import JOB_QUEUES, WORK
 from chalicelib.domain.units import Ms
 
-BACKLOG_THRESHOLD = 100  # messages waiting in a lane: more than its workers take at once
+BACKLOG_THRESHOLD = 100  # messages waiting in a queue: more than its workers take at once
+_REMEDY_OF_A_LANE = "Wait or use another lane."
+_REMEDY_OF_TASKS = "Wait: tasks run one in an environment, and the limits of their types hold the rest."
 # How long an expired lease may exist: the sweeper runs every minute and deletes it.
 STALE_MS = 120_000
 
@@ -49,8 +52,8 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
-class LaneLoad:
-    """The messages of a lane."""
+class QueueLoad:
+    """The messages of a queue of jobs."""
 
     waiting: int
     dead: int | None  # in its dead-letter queue; None: not counted
@@ -60,7 +63,7 @@ class LaneLoad:
 class WorkerStatus:
     """A worker's lease."""
 
-    lane: str
+    lane: str  # the queue whose worker it is
     jobs: int  # how many it runs
     expires_at: Ms
 
@@ -78,8 +81,8 @@ def check_provider(circuits: Sequence[CircuitBreaker], *, may_close: bool = True
     )
 
 
-def check_queues(lanes: Mapping[str, LaneLoad], *, figures: bool = True) -> Part:
-    """Check the lanes by their waiting messages and dead letters.
+def check_queues(queues: Mapping[str, QueueLoad], *, figures: bool = True) -> Part:
+    """Check the queues of jobs by their waiting messages and dead letters.
 
     Args:
         figures: whether the reader may know how many there are, of all tenants.
@@ -87,14 +90,15 @@ def check_queues(lanes: Mapping[str, LaneLoad], *, figures: bool = True) -> Part
     issues = [
         Issue(
             Level.DEGRADED,
-            f"{_count(load.waiting, 'job') if figures else 'Many jobs are'} waiting in the {lane} lane.",
-            "Wait or use another lane. If the backlog does not shrink, check errors and throttles of the lane's worker function.",
+            f"{_count(load.waiting, 'job') if figures else 'Many jobs are'} waiting in the queue `{queue}`.",
+            f"{_REMEDY_OF_TASKS if queue == WORK.name else _REMEDY_OF_A_LANE} If the backlog does not shrink, "
+            f"check errors and throttles of the function `{JOB_QUEUES[queue].function}`.",
         )
-        for lane, load in lanes.items()
+        for queue, load in queues.items()
         if load.waiting > BACKLOG_THRESHOLD
     ]
-    issues += [_dead_letter_issue(f"the {lane} lane", load.dead) for lane, load in lanes.items() if load.dead]
-    facts = {lane: {"waiting": load.waiting if figures else None, "dead_letters": load.dead} for lane, load in lanes.items()}
+    issues += [_dead_letter_issue(f"the queue `{queue}`", load.dead) for queue, load in queues.items() if load.dead]
+    facts = {queue: {"waiting": load.waiting if figures else None, "dead_letters": load.dead} for queue, load in queues.items()}
     return Part(facts=facts, issues=issues)
 
 

@@ -16,6 +16,8 @@ from chalicelib.domain.batches.counters import BatchCounts
 from chalicelib.domain.errors import StaleVersion, Unavailable
 from chalicelib.domain.jobs.bulk_operation import BulkOperation
 from chalicelib.domain.jobs.job import Job
+from chalicelib.domain.jobs.job_type import NO_MODEL
+from chalicelib.domain.jobs.queue_routing import queue_for
 from chalicelib.domain.units import Ms
 from chalicelib.services.batches.broadcast_progress import TIME_BUDGET_MS, broadcast_batch_progress
 from chalicelib.services.batches.context import BatchContext, enqueue_advance, load_counts
@@ -128,9 +130,10 @@ def _save(ctx: BatchContext, seen: Batch, new: Batch) -> Batch:
 
 
 def _start_wave(run: AdvanceRun, batch: Batch, started: Batch) -> Batch | None:
-    """Save the started wave and release it; if the lane is full, try again later."""
+    """Save the started wave and release it; if the queue of its rows is full, try again later."""
     ctx, now = run.ctx, run.ctx.clock.now()
-    if ctx.queues.depth(batch.lane) < ctx.max_lane_depth:
+    queue = queue_for(batch.lane, is_task=batch.model == NO_MODEL)
+    if ctx.queues.depth(queue) < ctx.max_lane_depth:
         return _release_wave(run, _save(ctx, batch, started), resumed=False)
     # Only one retry message per batch; otherwise every caller that finds the lane full would add one.
     if batch.locked_until <= now:

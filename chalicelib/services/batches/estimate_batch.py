@@ -8,7 +8,9 @@ from math import ceil
 
 from chalicelib.domain.auth.identity import Caller
 from chalicelib.domain.batches.row import Row
-from chalicelib.domain.queues.lanes import LANES
+from chalicelib.domain.jobs.job_type import NO_MODEL
+from chalicelib.domain.jobs.queue_routing import queue_for
+from chalicelib.domain.queues.lanes import JOB_QUEUES
 from chalicelib.domain.units import Ms, Nano
 from chalicelib.services.batches.context import BatchContext
 from chalicelib.services.batches.release_rows import submission_of
@@ -69,9 +71,10 @@ def _scaled(costs: Iterable[Nano | None], scale: float) -> Nano | None:
 def _duration(prepared: PreparedBatch, row_ms: Ms) -> Ms:
     """Return the expected duration, by the pauses between groups or by the concurrency.
 
-    The options of the batch limit the concurrency, or else the lane.
+    The options of the batch limit the concurrency, or else the queue of its rows.
     """
-    options, lane, count = prepared.options, LANES[prepared.base.priority], len(prepared.rows)
-    width = min(options.parallel_limit or count, lane.max_concurrency * lane.batch_size)
+    options, count = prepared.options, len(prepared.rows)
+    queue = JOB_QUEUES[queue_for(prepared.base.priority, is_task=prepared.model == NO_MODEL)]
+    width = min(options.parallel_limit or count, queue.max_concurrency * queue.batch_size)
     last_release = round(options.release_seconds(count) * 1000)
-    return lane.window * 1000 + max(last_release + row_ms, ceil(count / width) * row_ms)
+    return queue.window * 1000 + max(last_release + row_ms, ceil(count / width) * row_ms)

@@ -16,6 +16,7 @@ from chalicelib.domain.failures import AttemptFailed
 from chalicelib.domain.ids import job_id_of_row
 from chalicelib.domain.jobs.dependencies import CANCEL
 from chalicelib.domain.jobs.job import Job, JobError, Status
+from chalicelib.domain.jobs.queue_routing import queue_of
 from chalicelib.domain.jobs.submission import Submission
 from chalicelib.domain.jobs.transitions import OTHER_RETENTION_DAYS, is_claimable, spec_ttl, waits_for_parents
 from chalicelib.domain.queues.wakeup import WakeUp
@@ -189,12 +190,12 @@ def _failed_job(batch: Batch, submission: Submission, job_id: str, exc: Headrace
 
 
 def _send_wake_ups(ctx: BatchContext, batch: Batch, jobs: Sequence[Job]) -> None:
-    lanes: defaultdict[str, list[WakeUp]] = defaultdict(list)
+    queues: defaultdict[str, list[WakeUp]] = defaultdict(list)
     for job in jobs:
         if is_claimable(job):
-            lanes[job.lane].append(WakeUp(job.id, job.generation))
-    for lane, wake_ups in lanes.items():
+            queues[queue_of(job)].append(WakeUp(job.id, job.generation))
+    for queue, wake_ups in queues.items():
         try:
-            ctx.queues.send_many(lane, wake_ups, batch.tenant)
+            ctx.queues.send_many(queue, wake_ups, batch.tenant)
         except Unavailable as exc:  # the jobs exist, and are due for the sweeper
             ctx.log("wake_ups_not_sent", batch_id=batch.id, tenant=batch.tenant, error=exc)

@@ -12,11 +12,12 @@ from chalicelib.domain.errors import Detail, Forbidden, InvalidRequest
 from chalicelib.domain.execution.response_cache import parse_ttl
 from chalicelib.domain.jobs.dependencies import template_problems
 from chalicelib.domain.jobs.job_type import NO_MODEL, JobType
+from chalicelib.domain.jobs.queue_routing import queue_for
 from chalicelib.domain.jobs.spec import JobConfig, JobSpec, is_flex
 from chalicelib.domain.jobs.submission import Submission
 from chalicelib.domain.metrics.estimate import Estimate, estimate, estimate_task
 from chalicelib.domain.metrics.throughput import UNMEASURED, Throughput
-from chalicelib.domain.queues.lanes import LANES, Lane
+from chalicelib.domain.queues.lanes import JOB_QUEUES, JobQueue
 from chalicelib.domain.template import names_within
 from chalicelib.domain.validation.config_schema import MAX_TIMEOUT
 from chalicelib.domain.validation.schema import problems, schema_problems
@@ -59,7 +60,7 @@ def plan_job(
     """Resolve a submission.
 
     Args:
-        depth: messages in its lane, for the estimate.
+        depth: messages in its queue, for the estimate.
         throughput_of: the measured throughput of (job type, model), for the estimate.
 
     Raises:
@@ -74,7 +75,7 @@ def plan_job(
         *_content_problems(kind, submission),
         *_template_problems(submission),
         *_format_problems(submission.config.get("response_format")),
-        *_task_problems(kind, submission),
+        *_model_problems(kind, submission),
     ]
     if submission.user not in (None, caller.user) and caller.role < Role.OPERATOR:
         details.append(Detail("user", "only an operator may submit on behalf of another user"))
@@ -100,13 +101,17 @@ def plan_job(
         user=submission.user or caller.user,
         spec=spec,
         dedupe_key=submission.dedupe_key or _derived_dedupe_key(kind, submission),
-        estimate=_estimate(kind, spec, prices, throughput_of(kind.name, spec.config.model), LANES[submission.priority], depth),
+        estimate=_estimate(kind, spec, prices, throughput_of(kind.name, spec.config.model), _queue(kind, submission), depth),
     )
 
 
-def _estimate(kind: JobType, spec: JobSpec, prices: Prices, throughput: Throughput, lane: Lane, depth: int) -> Estimate:
-    if kind.handler is not None:
-        return estimate_task(lane, depth)
+def _queue(kind: JobType, submission: Submission) -> JobQueue:
+    return JOB_QUEUES[queue_for(submission.priority, is_task=kind.is_task)]
+
+
+def _estimate(kind: JobType, spec: JobSpec, prices: Prices, throughput: Throughput, queue: JobQueue, depth: int) -> Estimate:
+    if kind.is_task:
+        return estimate_task(queue, depth)
     config = spec.config
     return estimate(
         prompt=spec.prompt,
@@ -118,7 +123,7 @@ def _estimate(kind: JobType, spec: JobSpec, prices: Prices, throughput: Throughp
         max_attempts=config.max_attempts,
         price=prices.of(config.model),
         others=[prices.of(model) for model in config.fallback_models],
-        lane=lane,
+        queue=queue,
         depth=depth,
     )
 
@@ -126,7 +131,7 @@ def _estimate(kind: JobType, spec: JobSpec, prices: Prices, throughput: Throughp
 def resolve_config(kind: JobType, submission: Submission) -> JobConfig:
     """Return the config with every default filled in: the type's, else the system's."""
     config: dict[str, Any] = {name: value for name, value in submission.config.items() if value is not None and name != "priority"}
-    if kind.handler is not None:
+    if kind.is_task:
         config |= {"model": NO_MODEL, "max_tokens": 0, "response_format": "json"}
     config.setdefault("model", kind.default_model)
     config.setdefault("max_tokens", kind.max_tokens)
@@ -147,15 +152,18 @@ def _task_role(kind: JobType, caller: Caller, submission: Submission) -> str | N
     """Return the role with which a task reads and changes other jobs: the caller's, or that of a
     user if it is submitted on behalf of another user. None for types that call a model.
     """
-    if kind.handler is None:
+    if not kind.is_task:
         return None
     return caller.role.label if submission.user in (None, caller.user) else Role.USER.label
 
 
-def _task_problems(kind: JobType, submission: Submission) -> list[Detail]:
-    """Refuse options of a model for a task, which would ignore them."""
-    if kind.handler is None:
-        return []
+def _model_problems(kind: JobType, submission: Submission) -> list[Detail]:
+    """Refuse options of a model for a task, which would ignore them, and the model of tasks for a
+    job that asks a model: the record's model decides which worker runs the job.
+    """
+    if not kind.is_task:
+        named = submission.config.get("model")
+        return [Detail("config.model", f"must name a model; `{NO_MODEL}` is none")] if named == NO_MODEL else []
     unused = [name for name in MODEL_ONLY_OPTIONS if submission.config.get(name)]
     return [Detail(f"config.{name}", f"means nothing for {kind.name}, which asks no model") for name in unused]
 

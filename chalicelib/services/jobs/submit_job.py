@@ -21,6 +21,7 @@ from chalicelib.domain.errors import (
 )
 from chalicelib.domain.jobs.job import DEPENDENCIES, START_LATER, Job, Status
 from chalicelib.domain.jobs.job_type import JobType
+from chalicelib.domain.jobs.queue_routing import queue_for
 from chalicelib.domain.jobs.spec import JobSpec
 from chalicelib.domain.jobs.submission import Submission
 from chalicelib.domain.jobs.transitions import (
@@ -30,6 +31,7 @@ from chalicelib.domain.jobs.transitions import (
     spec_ttl,
     waits_for_parents,
 )
+from chalicelib.domain.queues.lanes import LANES
 from chalicelib.domain.units import Ms
 from chalicelib.ports import IdempotencyRecord
 from chalicelib.services.context import JobContext
@@ -48,7 +50,7 @@ class SubmitContext(JobContext, DependencyContext, Protocol):
     def new_id(self) -> str: ...
     @property
     def max_lane_depth(self) -> int:
-        """Messages that a lane may hold, of all tenants together."""
+        """Messages that a queue of jobs may hold, of all tenants together."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +98,7 @@ def submit_job(ctx: SubmitContext, caller: Caller, submission: Submission, plan:
 
     Raises:
         IdempotencyConflict: the key belongs to another request.
-        QueueFull: the lane holds `max_lane_depth` messages.
+        QueueFull: the queue of the job holds `max_lane_depth` messages.
         Throttled: concurrent submissions took the keys at each attempt.
         Unavailable: nothing was accepted.
     """
@@ -109,7 +111,7 @@ def submit_job(ctx: SubmitContext, caller: Caller, submission: Submission, plan:
                 if idempotent_request is not None:
                     ctx.jobs.save_idempotency(idempotent_request.to_record(ctx.clock.now()), found.id, ctx.clock.now())
                 return Accepted(job=found, spec=ctx.job_specs.get(found.id), position=0, deduplicated=True)
-            position = _queue_position(ctx, submission.priority)
+            position = _queue_position(ctx, queue_for(submission.priority, is_task=plan.kind.is_task))
             record = idempotent_request.to_record(ctx.clock.now(), position=position) if idempotent_request is not None else None
             return _accept(ctx, caller, submission, plan, position, previous, record)
         except DedupeConflict:
@@ -141,10 +143,13 @@ def _unfinished(ctx: SubmitContext, caller: Caller, job_id: str | None) -> Job |
     return caller.require_readable(job, job.id) if job is not None and not job.status.is_terminal else None
 
 
-def _queue_position(ctx: SubmitContext, lane: str) -> int:
-    depth = ctx.queues.depth(lane)
+def _queue_position(ctx: SubmitContext, queue: str) -> int:
+    depth = ctx.queues.depth(queue)
     if depth >= ctx.max_lane_depth:
-        raise QueueFull(f"The {lane} lane holds {depth} messages and is full. Try again later, or in another lane.", retry_after=30)
+        name, remedy = (
+            (f"{queue} lane", "Try again later, or in another lane.") if queue in LANES else ("queue of tasks", "Try again later.")
+        )
+        raise QueueFull(f"The {name} holds {depth} messages and is full. {remedy}", retry_after=30)
     return depth + 1
 
 

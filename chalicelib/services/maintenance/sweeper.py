@@ -19,7 +19,7 @@ from chalicelib.domain.errors import Unavailable
 from chalicelib.domain.jobs import transitions
 from chalicelib.domain.jobs.backlog import due_cutoff
 from chalicelib.domain.jobs.job import Job, Status
-from chalicelib.domain.queues.lanes import LANES
+from chalicelib.domain.queues.lanes import JOB_QUEUES
 from chalicelib.domain.units import Ms
 from chalicelib.ports import Lease
 from chalicelib.services.dependencies.release_dependents import resolve_dependencies
@@ -111,7 +111,7 @@ def _reap_lease(ctx: SweepContext, lease: Lease) -> SweepResult:
 
 
 def _check_due_jobs(ctx: SweepContext, leases: Sequence[Lease], deadline: Ms) -> Counter[SweepResult]:
-    """Check the jobs that are due, lane by lane in turn."""
+    """Check the jobs that are due, queue by queue in turn."""
     done: Counter[SweepResult] = Counter()
     ids = _due_ids(ctx, leases, deadline)
     for start in range(0, len(ids), LOAD_BATCH_SIZE):
@@ -125,22 +125,22 @@ def _check_due_jobs(ctx: SweepContext, leases: Sequence[Lease], deadline: Ms) ->
 
 
 def _due_ids(ctx: SweepContext, leases: Sequence[Lease], deadline: Ms) -> list[str]:
-    """Ids of due jobs, interleaved by lane, so that no lane delays another."""
+    """Ids of due jobs, interleaved by queue, so that no queue delays another."""
     groups: list[list[str]] = [
-        _guarded(ctx, partial[list[str]](_due_ids_of, ctx, lane, leases), [], what=lane or "scheduled")
-        for lane in (None, *LANES)
+        _guarded(ctx, partial[list[str]](_due_ids_of, ctx, queue, leases), [], what=queue or "scheduled")
+        for queue in (None, *JOB_QUEUES)
         if ctx.clock.now() < deadline
     ]
     return [job_id for interleaved in zip_longest(*groups) for job_id in interleaved if job_id is not None]
 
 
-def _due_ids_of(ctx: SweepContext, lane: str | None, leases: Sequence[Lease]) -> list[str]:
+def _due_ids_of(ctx: SweepContext, queue: str | None, leases: Sequence[Lease]) -> list[str]:
     now = ctx.clock.now()
     until = now + LOOKAHEAD_MS
-    watermarks = [lease.watermark for lease in leases if lease.lane == lane and lease.watermark and _is_alive(lease, now)]
-    if lane is not None and watermarks:
-        until = due_cutoff(until, watermarks, _guarded(ctx, partial(ctx.queues.depth, lane), 0, what=lane))
-    return ctx.jobs.due(lane, until, MAX_PER_PARTITION)
+    watermarks = [lease.watermark for lease in leases if lease.lane == queue and lease.watermark and _is_alive(lease, now)]
+    if queue is not None and watermarks:
+        until = due_cutoff(until, watermarks, _guarded(ctx, partial(ctx.queues.depth, queue), 0, what=queue))
+    return ctx.jobs.due(queue, until, MAX_PER_PARTITION)
 
 
 def _load_jobs(ctx: SweepContext, ids: Sequence[str], *, consistent: bool = False) -> list[Job]:

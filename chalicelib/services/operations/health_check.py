@@ -12,7 +12,6 @@ from typing import Protocol
 from chalicelib.domain.auth.identity import Caller
 from chalicelib.domain.limits.circuit_breaker import CircuitBreaker, tenant_mark
 from chalicelib.domain.operations.health import (
-    LaneLoad,
     Part,
     WorkerStatus,
     check_change_stream,
@@ -21,7 +20,7 @@ from chalicelib.domain.operations.health import (
     check_workers,
     unknown_health,
 )
-from chalicelib.domain.queues.lanes import LANES, STREAM
+from chalicelib.domain.queues.lanes import JOB_QUEUES, STREAM
 from chalicelib.ports import CircuitBreakers, Leases, Prices
 from chalicelib.services.context import QueueContext
 
@@ -42,7 +41,7 @@ def check_health(ctx: HealthContext, caller: Caller) -> dict[str, Part]:
     everything = caller.all_tenants
     checks: dict[str, Callable[[], Part]] = {
         "openai": lambda: _provider(ctx, caller),
-        "queues": lambda: check_queues({lane: _load(ctx, lane, everything) for lane in LANES}, figures=everything),
+        "queues": lambda: check_queues({queue: _load(ctx, queue, everything) for queue in JOB_QUEUES}, figures=everything),
         "workers": lambda: _workers(ctx, everything),
         "change_stream": lambda: check_change_stream(ctx.queues.dead_letters(STREAM) if everything else None),
     }
@@ -71,8 +70,8 @@ def _provider(ctx: HealthContext, caller: Caller) -> Part:
     return check_provider([one.as_seen_by(tenant_mark(caller.tenant)) for one in known], may_close=False)
 
 
-def _load(ctx: HealthContext, lane: str, everything: bool) -> LaneLoad:
-    return LaneLoad(ctx.queues.depth(lane), ctx.queues.dead_letters(lane) if everything else None)
+def _load(ctx: HealthContext, queue: str, everything: bool) -> QueueLoad:
+    return QueueLoad(ctx.queues.depth(queue), ctx.queues.dead_letters(queue) if everything else None)
 
 
 def _workers(ctx: HealthContext, everything: bool) -> Part:

@@ -15,7 +15,7 @@ from chalicelib.services.context import QueueContext
 from chalicelib.services.load_jobs import load_readable_jobs
 from chalicelib.services.wake_up import send_wake_up
 
-MAX_PER_LANE = 100  # dead letters per lane and call
+MAX_PER_QUEUE = 100  # dead letters per queue and call
 TIME_BUDGET_MS = 15_000
 
 
@@ -28,39 +28,39 @@ class RedriveContext(QueueContext, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Redriven:
-    """What a redrive did, by lane: how many dead letters were `redriven`, `dropped` and `kept`.
+    """What a redrive did, by queue: how many dead letters were `redriven`, `dropped` and `kept`.
 
     `dropped`: their job needs no wake-up. `kept`: not a wake-up, so a person has to look at it, or
     the wake-up of a job whose record cannot be read.
     `more`: dead letters may be left.
     """
 
-    lanes: dict[str, Counter[str]]
+    queues: dict[str, Counter[str]]
     more: bool
 
 
-def redrive(ctx: RedriveContext, lanes: Iterable[str]) -> Redriven:
-    """Process the lanes' dead-letter queues for at most `TIME_BUDGET_MS`.
+def redrive(ctx: RedriveContext, names: Iterable[str]) -> Redriven:
+    """Process the dead-letter queues of these queues for at most `TIME_BUDGET_MS`.
 
-    A claimable job gets a new wake-up with its present generation, then its dead letter is deleted:
+    A claimable job gets a new wake-up with its present generation, in its own queue, then its dead letter is deleted:
     in this order, so that a crash in between loses no job. Wake-ups of jobs that are missing, ended
     or being processed are deleted. Messages that are not wake-ups stay, and those whose record another
     version of the code wrote.
     """
     clock, queues = ctx.clock, ctx.queues
-    until, by_lane, more = clock.now() + TIME_BUDGET_MS, {}, False
-    for lane in lanes:
+    until, by_queue, more = clock.now() + TIME_BUDGET_MS, {}, False
+    for queue in names:
         counts: Counter[str] = Counter(redriven=0, dropped=0, kept=0)
         emptied = False
-        while not emptied and counts.total() < MAX_PER_LANE and clock.now() < until:
-            letters = queues.receive_dead(lane)
+        while not emptied and counts.total() < MAX_PER_QUEUE and clock.now() < until:
+            letters = queues.receive_dead(queue)
             emptied = not letters
-            counts.update(_process_letters(ctx, lane, letters))
-        by_lane[lane], more = counts, more or not emptied
-    return Redriven(by_lane, more)
+            counts.update(_process_letters(ctx, queue, letters))
+        by_queue[queue], more = counts, more or not emptied
+    return Redriven(by_queue, more)
 
 
-def _process_letters(ctx: RedriveContext, lane: str, letters: list[DeadLetter]) -> Counter[str]:
+def _process_letters(ctx: RedriveContext, queue: str, letters: list[DeadLetter]) -> Counter[str]:
     found = {letter.receipt: wake_up for letter in letters if (wake_up := _wake_up(letter)) is not None}
     loaded = load_readable_jobs(ctx.jobs, ctx.log, list({wake_up.job_id for wake_up in found.values()}), consistent=True)
     wake_ups = {receipt: wake_up for receipt, wake_up in found.items() if wake_up.job_id not in loaded.unreadable}
@@ -75,7 +75,7 @@ def _process_letters(ctx: RedriveContext, lane: str, letters: list[DeadLetter]) 
             woken.add(job.id)
         counts["redriven" if needs_wake_up else "dropped"] += 1
     if wake_ups:
-        ctx.queues.delete_dead(lane, list(wake_ups))
+        ctx.queues.delete_dead(queue, list(wake_ups))
     return counts
 
 

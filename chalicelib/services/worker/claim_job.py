@@ -52,6 +52,8 @@ async def claim_job(ctx: WorkerContext, wake_up: WakeUp, job: Job, owner: str, a
         return None
     try:
         kind, spec = ctx.job_type(claimed.type), await offload_with_retry(ctx, ctx.job_specs.get, claimed.id)
+        if kind.is_task != claimed.is_task:
+            raise RequestRefused(f"The job type {kind.name} has changed since this job was submitted.")
         if spec is None:
             raise ContentExpired
         if spec.depends_on:

@@ -11,10 +11,11 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 
-from chalicelib.domain.errors import HeadraceError, InvalidMessage, StaleVersion
+from chalicelib.domain.errors import HeadraceError, InvalidMessage, StaleVersion, Unavailable
 from chalicelib.domain.execution.deadline import Deadline
 from chalicelib.domain.jobs.backlog import watermark
 from chalicelib.domain.jobs.job import Job
+from chalicelib.domain.jobs.queue_routing import may_run, queue_of
 from chalicelib.domain.jobs.transitions import is_claimable
 from chalicelib.domain.limits.admission import RunNow
 from chalicelib.domain.queues.wakeup import WakeUp
@@ -60,7 +61,7 @@ class AdmittedJob:
 
 
 async def process_messages(
-    ctx: WorkerContext, lane: str, messages: Sequence[QueueMessage], environment: str = "", deadline: Deadline | None = None
+    ctx: WorkerContext, queue: str, messages: Sequence[QueueMessage], environment: str = "", deadline: Deadline | None = None
 ) -> None:
     """Claim and run the job of every message, concurrently.
 
@@ -68,7 +69,7 @@ async def process_messages(
     returns after its tasks).
 
     Args:
-        lane: the lane whose queue delivered the messages.
+        queue: the queue that delivered the messages, a key of `JOB_QUEUES`.
         environment: identifies the Lambda environment in the lease.
         deadline: when Lambda ends the invocation; None outside Lambda.
 
@@ -76,7 +77,7 @@ async def process_messages(
         PartialBatchFailure: some messages could not be processed. All others have been
             acknowledged.
     """
-    invocation = _Invocation(ctx, lane, deadline)
+    invocation = _Invocation(ctx, queue, deadline)
     admitted = await invocation.admit(await invocation.isolate_crashed(await invocation.select_candidates(messages)))
     if admitted:
         await invocation.run(admitted, environment)
@@ -88,8 +89,8 @@ async def process_messages(
 class _Invocation:
     """The state of one invocation: its running jobs, and the messages to acknowledge."""
 
-    def __init__(self, ctx: WorkerContext, lane: str, deadline: Deadline | None) -> None:
-        self._ctx, self._lane, self._deadline = ctx, lane, deadline
+    def __init__(self, ctx: WorkerContext, queue: str, deadline: Deadline | None) -> None:
+        self._ctx, self._queue, self._deadline = ctx, queue, deadline
         self._running: dict[str, AttemptRunner] = {}
         self._pending = 0  # admitted messages whose jobs have not ended
         self._done: list[str] = []  # receipts of the messages to acknowledge
@@ -103,7 +104,8 @@ class _Invocation:
 
         Malformed messages go to the dead-letter queue. Late and duplicate wake-ups are dropped. A
         wake-up whose record cannot be read stays in the queue, for a worker of the version that
-        wrote the record, and does not keep the others waiting. The
+        wrote the record, and does not keep the others waiting. A wake-up that an older version sent
+        to the wrong queue is passed on to the right one. The
         records are read consistently, because a wake-up may arrive right after its record was
         written and is acknowledged for good if the record does not look claimable. The circuit
         breakers, which the gates need, are read at the same time.
@@ -113,8 +115,8 @@ class _Invocation:
             try:
                 wake_ups.append((message, WakeUp.from_json(message.body)))
             except InvalidMessage as exc:
-                ctx.log("wake_up_invalid", lane=self._lane, reason=exc.message)
-                await ctx.offload(ctx.queues.send_to_dead_letter, self._lane, message.body, exc.message)
+                ctx.log("wake_up_invalid", queue=self._queue, reason=exc.message)
+                await ctx.offload(ctx.queues.send_to_dead_letter, self._queue, message.body, exc.message)
                 self._done.append(message.receipt)
         ids = list({wake_up.job_id for _, wake_up in wake_ups})
         loaded = await self._read_jobs(ids) if ids else LoadedJobs([])
@@ -123,11 +125,25 @@ class _Invocation:
             job = jobs.get(wake_up.job_id)
             if wake_up.job_id in loaded.unreadable:
                 self.unreadable.append(message.id)
-            elif job is not None and job.generation == wake_up.generation and is_claimable(job):
+            elif job is None or job.generation != wake_up.generation or not is_claimable(job):
+                self._done.append(message.receipt)
+            elif may_run(self._queue, job):
                 candidates.append(Candidate(message, wake_up, job))
             else:
-                self._done.append(message.receipt)
+                await self._pass_on(Candidate(message, wake_up, job))
         return candidates
+
+    async def _pass_on(self, candidate: Candidate) -> None:
+        """Send a wake-up to the queue of its job, then acknowledge it: in this order, so that a
+        crash in between doubles it and does not lose it.
+        """
+        ctx, job = self._ctx, candidate.job
+        try:
+            await self._resend(candidate)
+            self._done.append(candidate.message.receipt)
+        except Unavailable as exc:
+            self.unfinished.append(candidate.message.id)
+            ctx.log("wake_up_not_passed_on", job_id=job.id, tenant=job.tenant, queue=self._queue, error=exc)
 
     async def _read_jobs(self, ids: list[str]) -> LoadedJobs:
         ctx, circuits = self._ctx, asyncio.create_task(load_circuit_breakers(self._ctx))
@@ -155,12 +171,12 @@ class _Invocation:
         return kept
 
     async def _resend(self, candidate: Candidate) -> None:
-        """Send the same wake-up again, for another worker.
+        """Send the same wake-up to its job's queue again, for another worker.
 
         An unacknowledged message would stay invisible for the queue's visibility timeout, as long
         as a function may run.
         """
-        await self._ctx.offload(self._ctx.queues.send, self._lane, candidate.wake_up, candidate.job.tenant)
+        await self._ctx.offload(self._ctx.queues.send, queue_of(candidate.job), candidate.wake_up, candidate.job.tenant)
 
     @property
     def _is_too_late_to_start(self) -> bool:
@@ -181,7 +197,7 @@ class _Invocation:
             self._done.append(candidate.message.receipt)
         except Exception as exc:  # noqa: BLE001 - as in `_run_job`
             self.unfinished.append(candidate.message.id)
-            ctx.log("job_not_held", job_id=job.id, tenant=job.tenant, lane=self._lane, error=exc)
+            ctx.log("job_not_held", job_id=job.id, tenant=job.tenant, queue=self._queue, error=exc)
         return None
 
     async def run(self, admitted: list[AdmittedJob], environment: str) -> None:
@@ -195,7 +211,7 @@ class _Invocation:
         self._pending = len(admitted)
         lease = Lease(
             id=ctx.new_id(),
-            lane=self._lane,
+            lane=self._queue,
             started_at=now,
             expires_at=now + LEASE_MS,
             jobs=tuple(entry.candidate.job.id for entry in admitted),
@@ -231,7 +247,7 @@ class _Invocation:
             raise
         except Exception as exc:  # noqa: BLE001 - an error of one job must not end the other jobs of the invocation
             self.unfinished.append(candidate.message.id)
-            ctx.log("job_deferred_to_sweep", job_id=job.id, tenant=job.tenant, lane=self._lane, error=exc)
+            ctx.log("job_deferred_to_sweep", job_id=job.id, tenant=job.tenant, queue=self._queue, error=exc)
         finally:
             if runner is not None and self._running.get(job.id) is runner:
                 del self._running[job.id]
@@ -246,12 +262,12 @@ class _Invocation:
                 await ctx.offload(ctx.leases.renew, replace(lease, expires_at=ctx.clock.now() + LEASE_MS))
                 pause = HEARTBEAT_SECONDS
             except StaleVersion:
-                ctx.log("lease_fenced", lease=lease.id, lane=self._lane)
+                ctx.log("lease_fenced", lease=lease.id, queue=self._queue)
                 for task in tasks:
                     task.cancel()
                 return
             except Exception as exc:  # noqa: BLE001 - the heartbeat must not end: every job of the invocation depends on it
-                ctx.log("lease_renewal_failed", lease=lease.id, lane=self._lane, error=exc)
+                ctx.log("lease_renewal_failed", lease=lease.id, queue=self._queue, error=exc)
                 pause = HEARTBEAT_RETRY_SECONDS
 
     async def _poll_controls(self) -> None:
@@ -286,7 +302,7 @@ class _Invocation:
         """
         while self._done:
             receipts = self._done[:MAX_DELETE_BATCH]
-            await self._ctx.offload(self._ctx.queues.acknowledge, self._lane, receipts)
+            await self._ctx.offload(self._ctx.queues.acknowledge, self._queue, receipts)
             self._done = self._done[len(receipts) :]
 
     async def _guarded(self, event: str, work: Callable[[], Awaitable[None]]) -> None:
@@ -294,4 +310,4 @@ class _Invocation:
         try:
             await work()
         except Exception as exc:  # noqa: BLE001 - an error here must not end a job
-            self._ctx.log(event, lane=self._lane, error=exc)
+            self._ctx.log(event, queue=self._queue, error=exc)

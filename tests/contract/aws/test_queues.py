@@ -17,7 +17,7 @@ from chalicelib.adapters.aws.sqs import SqsQueues, message_group, strip_forbidde
 from chalicelib.adapters.memory.clock import ManualClock
 from chalicelib.adapters.memory.queues import MemoryQueues
 from chalicelib.domain.errors import Throttled, Unavailable
-from chalicelib.domain.queues.lanes import LANES, STREAM, TASKS, dead_letter_queue_name, queue_name
+from chalicelib.domain.queues.lanes import JOB_QUEUES, STREAM, TASKS, dead_letter_queue_name, queue_name
 from chalicelib.domain.queues.wakeup import WakeUp
 from chalicelib.ports import QueueMessage, Queues
 
@@ -65,7 +65,7 @@ class OnSqs:
     urls: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for lane in (*LANES, STREAM, TASKS):
+        for lane in (*JOB_QUEUES, STREAM, TASKS):
             for name in (queue_name(STAGE, lane), dead_letter_queue_name(STAGE, lane)):
                 self.urls[name] = aws.client("sqs").create_queue(QueueName=name)["QueueUrl"]
         self.queues = SqsQueues(STAGE, self.clock)

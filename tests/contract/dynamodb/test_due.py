@@ -9,12 +9,14 @@ from typing import Any
 import pytest
 
 from chalicelib.adapters.aws import client as aws
+from chalicelib.adapters.dynamodb.jobs.item import due_key
 from chalicelib.adapters.stores import DynamoStores
 from chalicelib.domain.errors import StaleVersion, UnreadableRecord
 from chalicelib.domain.jobs import transitions
 from chalicelib.domain.jobs.index_keys import UNNOTIFIED, due_shard
 from chalicelib.domain.jobs.job import Job, Status
-from chalicelib.domain.queues.lanes import LANES
+from chalicelib.domain.jobs.job_type import NO_MODEL
+from chalicelib.domain.queues.lanes import JOB_QUEUES
 from infra.naming import table_name
 from tests.kit.dynamodb import counted_requests
 from tests.kit.records import NOW, job, new_id
@@ -43,13 +45,45 @@ def test_due_jobs_are_found_by_lane_longest_overdue_first(stores: Any) -> None:
     put(stores, lane="high", due_at=begin + 1_001)
     put(stores, lane="high", status=Status.FAILED, due_at=None)
 
-    def found(lane: str | None) -> list[str]:
+    def found(queue: str | None) -> list[str]:
         ours = {early.id, late.id, running.id, other.id, *(one.id for one in waits)}
-        return [job_id for job_id in stores.jobs.due(lane, begin + 1_000, 100) if job_id in ours]
+        return [job_id for job_id in stores.jobs.due(queue, begin + 1_000, 100) if job_id in ours]
 
     assert found("high") == [early.id, late.id, running.id]
     assert found("low") == [other.id]
     assert found(None) == sorted(one.id for one in waits)
+
+
+def test_due_tasks_are_in_the_partition_of_their_queue(stores: Any) -> None:
+    """A deep queue of tasks must hide no job of a lane, nor the other way round."""
+    begin = new_period()
+    task = put(stores, lane="high", model=NO_MODEL, due_at=begin)
+    running = put(stores, lane="low", model=NO_MODEL, status=Status.PROCESSING, due_at=begin + 1)
+    held = put(stores, lane="low", model=NO_MODEL, status=Status.HELD, due_at=begin + 2)
+    asking = put(stores, lane="high", due_at=begin + 3)
+
+    def found(queue: str | None) -> list[str]:
+        return [job_id for job_id in stores.jobs.due(queue, begin + 10, 100) if job_id in {task.id, running.id, held.id, asking.id}]
+
+    assert (found("work"), found("high"), found("low"), found(None)) == ([task.id, running.id], [asking.id], [], [held.id])
+
+
+def test_a_change_corrects_the_due_partition_that_an_older_version_stored(dynamo_stores: DynamoStores) -> None:
+    """It put tasks in the partition of their lane."""
+    begin = new_period()
+    task = put(dynamo_stores, lane="high", model=NO_MODEL, due_at=begin)
+    aws.client("dynamodb").update_item(
+        TableName=table_name("dev", "jobs"),
+        Key={"id": {"S": task.id}},
+        UpdateExpression="SET g_d = :k",
+        ExpressionAttributeValues={":k": {"S": due_key("high", due_shard(task.id))}},
+    )
+    before = [queue for queue in JOB_QUEUES if task.id in dynamo_stores.jobs.due(queue, begin + 10, 100)]
+
+    dynamo_stores.jobs.replace(task, replace(task, due_at=begin + 1, version=task.version + 1))
+
+    assert before == ["high"]
+    assert [queue for queue in JOB_QUEUES if task.id in dynamo_stores.jobs.due(queue, begin + 10, 100)] == ["work"]
 
 
 def test_limit_of_due_jobs_applies_to_each_shard(stores: Any) -> None:
@@ -127,7 +161,7 @@ def test_ended_jobs_are_due_in_a_partition_of_their_own_until_they_are_notified_
         return [job_id for job_id in stores.jobs.due(partition, until, 1000) if job_id == ended.id]
 
     assert (found(UNNOTIFIED, begin), found(UNNOTIFIED, begin + 1)) == ([], [ended.id])
-    assert [found(partition, begin + 1) for partition in (None, *LANES)] == [[]] * 5
+    assert [found(partition, begin + 1) for partition in (None, *JOB_QUEUES)] == [[]] * 6
 
     stores.jobs.set_notification_due(ended, begin + 500)
     assert (found(UNNOTIFIED, begin + 499), found(UNNOTIFIED, begin + 500)) == ([], [ended.id])
@@ -189,11 +223,11 @@ def test_notification_due_with_a_lost_response_is_removed_once(stores: Any, lose
     assert stores.jobs.get(ended.id) == replace(ended, due_at=None)
 
 
-def test_due_jobs_and_leases_are_read_with_48_queries(dynamo_stores: DynamoStores) -> None:
+def test_due_jobs_and_leases_are_read_with_56_queries(dynamo_stores: DynamoStores) -> None:
     """The number does not depend on the number of jobs (docs/data-model.md)."""
     with counted_requests() as requests:
-        for lane in (None, *LANES):
-            dynamo_stores.jobs.due(lane, new_period(), 100)
+        for queue in (None, *JOB_QUEUES):
+            dynamo_stores.jobs.due(queue, new_period(), 100)
         dynamo_stores.leases.all()
 
-    assert requests == {"Query": 48}
+    assert requests == {"Query": 56}

@@ -254,10 +254,10 @@ def test_an_export_completes_after_a_store_failure(port: str, method: str) -> No
     world = World()
     listed = completed_job(world)
     job = world.submit(None, input={"ids": [listed.id]}, job_type="export")
-    received = world.container.queues.receive("normal")
+    received = world.container.queues.receive("work")
 
     async def scenario() -> None:
-        worker = asyncio.ensure_future(process_messages(world.container, "normal", received))
+        worker = asyncio.ensure_future(process_messages(world.container, "work", received))
         while world.job(job).status is not Status.PROCESSING:
             await asyncio.sleep(0)
         with refusing(getattr(world.container, port), method, 1):
@@ -282,7 +282,7 @@ def test_a_cancelled_export_stops_within_seconds_and_leaves_no_file() -> None:
     world.container = world.container.with_changes(offload=slow)
 
     async def scenario() -> None:
-        worker = asyncio.ensure_future(process_messages(world.container, "normal", world.container.queues.receive("normal")))
+        worker = asyncio.ensure_future(process_messages(world.container, "work", world.container.queues.receive("work")))
         await asyncio.sleep(2)
         cancel_job(world.container, world.job(job))
         asked = world.clock.now()

@@ -219,7 +219,7 @@ def test_a_cancelled_import_creates_no_batch() -> None:
     job = import_job(world)
 
     async def scenario() -> None:
-        worker = asyncio.ensure_future(process_messages(world.container, "normal", world.container.queues.receive("normal")))
+        worker = asyncio.ensure_future(process_messages(world.container, "work", world.container.queues.receive("work")))
         await asyncio.sleep(4.0)
         cancel_job(world.container, world.job(job))
         await worker

@@ -9,7 +9,7 @@ one unit for each index entry that is added, removed or rewritten.
 | `by_tenant` | `<tenant>#0` | id | all | once: nothing in it ever changes |
 | `by_user` | `<tenant>#<user>` | id | all | once |
 | `by_state` | `<tenant>#<class>` | id, or `<finished_at>#<id>` | all but completed | `active`: queued and processing are one |
-| `due` | `w#<lane>#<n>`, `o#<n>` or `t#<n>` | `due_at` | unfinished, or not notified of | queued and processing are one |
+| `due` | `w#<queue>#<n>`, `o#<n>` or `t#<n>` | `due_at` | unfinished, or not notified of | queued and processing are one |
 
 So a claim of a queued job changes no index and costs one unit. The claim of a `retrying` job moves
 it from `t` to `w` and to `active`, which is four more, and rare. `w` (queued and processing) is

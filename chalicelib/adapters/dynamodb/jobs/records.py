@@ -23,6 +23,9 @@ from chalicelib.domain.jobs.transitions import is_stored
 from chalicelib.domain.units import Ms
 from chalicelib.ports import IdempotencyRecord, IdempotentResult, JobQuery
 
+# Written with each change, because another version of the code may have stored another key, and the
+# keys of `seen` are computed too. Writing an equal key costs no write of the index.
+_COMPUTED_KEYS = ("g_d",)
 DEDUPE_TTL_SECONDS = 90 * 86_400  # only cleans up: a dedupe key counts while the job that it names has not ended
 
 
@@ -85,7 +88,7 @@ class DynamoJobs:
         if seen.status.is_terminal:
             seen = dataclasses.replace(seen, due_at=None)  # it may have been removed since, so it is written if `new` has one
         try:
-            dynamodb.update_changed(item_of(self._jobs, seen), item_of(self._jobs, new), self._jobs.version == seen.version)
+            dynamodb.update_changed(item_of(self._jobs, seen), item_of(self._jobs, new), self._jobs.version == seen.version, _COMPUTED_KEYS)
         except ConditionFailed as failed:
             current = job_of_raw(failed.item) if failed.item else None
             if not is_stored(current, new):

@@ -7,6 +7,7 @@ from chalicelib.domain.jobs.dependencies import MAX_PARENTS, POLICIES
 from chalicelib.domain.jobs.job import Status
 from chalicelib.domain.notifications.recipients import MAX_ADDRESSES, MAX_RECIPIENTS
 from chalicelib.domain.notifications.webhook_url import MAX_URL_LENGTH
+from chalicelib.domain.queues.lanes import JOB_QUEUES
 from chalicelib.domain.validation.config_schema import CONFIG, NAME, PRIORITY, Schema, closed, optional
 
 TAGS: Schema = {"type": "array", "maxItems": 10, "items": {"type": "string", "minLength": 1, "maxLength": 64}}
@@ -111,7 +112,7 @@ FAILED: Schema = closed(
     {"ids": IDS, "all": {"type": "boolean"}, "dry_run": {"type": "boolean"}, **{name: FILTER[name] for name in FAILED_FILTERS}}
 )
 
-REDRIVE: Schema = closed({"lane": optional(PRIORITY)})
+REDRIVE: Schema = closed({"lane": optional({"enum": list(JOB_QUEUES)})})
 
 RETRY: Schema = closed({"run": optional({"type": "integer", "minimum": 1})})
 

@@ -7,9 +7,10 @@ from typing import Any
 
 from chalicelib.domain.jobs.job import Job, Status
 from chalicelib.domain.jobs.job_type import NO_MODEL
+from chalicelib.domain.jobs.queue_routing import queue_of
 from chalicelib.domain.jobs.spec import JobSpec
 from chalicelib.domain.metrics.estimate import waiting_ms
-from chalicelib.domain.queues.lanes import LANES
+from chalicelib.domain.queues.lanes import JOB_QUEUES
 from chalicelib.domain.streaming.frames import error_shape, usage_shape
 from chalicelib.domain.units import Ms, dollars, rfc3339, seconds
 from chalicelib.services.jobs.submit_job import Accepted
@@ -35,7 +36,7 @@ def links(job_id: str, ws_url: str | None) -> Shape:
 def accepted(answer: Accepted, ws_url: str | None, preliminary: Any = None) -> Shape:
     """The response to a submission. `preliminary`: what the job type can answer at once."""
     job = answer.job
-    duration = (job.estimated_ms or 0) + waiting_ms(LANES[job.lane], max(0, answer.position - 1))
+    duration = (job.estimated_ms or 0) + waiting_ms(JOB_QUEUES[queue_of(job)], max(0, answer.position - 1))
     start = job.expires_at - round(answer.spec.config.expires_in * 1000) if answer.spec else job.created_at
     has_parents = answer.spec is not None and bool(answer.spec.depends_on)
     initial = Status.WAITING if has_parents or start > job.created_at else Status.QUEUED

@@ -6,10 +6,11 @@ import math
 
 from chalicelib.domain.execution.transcript import Chunk
 from chalicelib.domain.jobs.job import Job, Status
+from chalicelib.domain.jobs.queue_routing import queue_of
 from chalicelib.domain.jobs.transitions import waits_for_parents
 from chalicelib.domain.metrics.estimate import waiting_ms
 from chalicelib.domain.metrics.throughput import UNMEASURED, Throughput
-from chalicelib.domain.queues.lanes import LANES
+from chalicelib.domain.queues.lanes import JOB_QUEUES
 from chalicelib.domain.units import Ms, parse_rfc3339, rfc3339, seconds
 from chalicelib.entrypoints.http.responses.jobs import Shape, first_queued_at, percentage
 
@@ -100,7 +101,7 @@ def _seconds_left(job: Job, duration: Ms, position: int | None, now: Ms) -> floa
     if job.resume_at is not None:
         return max(0, job.resume_at - now + duration) / 1000
     left = duration - (now - job.started_at if job.status is Status.PROCESSING and job.started_at else 0)
-    return max(0, left + (waiting_ms(LANES[job.lane], position - 1) if position else 0)) / 1000
+    return max(0, left + (waiting_ms(JOB_QUEUES[queue_of(job)], position - 1) if position else 0)) / 1000
 
 
 def _percentage(job: Job, known: Shape) -> float | None:

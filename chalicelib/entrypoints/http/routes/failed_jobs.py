@@ -8,7 +8,7 @@ from chalicelib.domain.auth.identity import Role
 from chalicelib.domain.errors import JobNotDeletable, JobNotFound, Unavailable
 from chalicelib.domain.jobs.bulk_operation import BulkAction
 from chalicelib.domain.jobs.job import Status
-from chalicelib.domain.queues.lanes import LANES
+from chalicelib.domain.queues.lanes import JOB_QUEUES
 from chalicelib.domain.units import rfc3339
 from chalicelib.entrypoints.http.requests import bulk as bulk_requests
 from chalicelib.entrypoints.http.requests import jobs as job_requests
@@ -21,14 +21,14 @@ from chalicelib.ports import Queues
 from chalicelib.services.jobs import bulk_operations
 from chalicelib.services.jobs.bulk_operations import BulkRequest
 from chalicelib.services.jobs.list_jobs import list_jobs
-from chalicelib.services.operations.redrive_dead_letters import redrive as redrive_lanes
+from chalicelib.services.operations.redrive_dead_letters import redrive as redrive_queues
 
 blueprint = Blueprint(__name__)
 
 
 @endpoint(blueprint, "GET", "/failed-jobs", Role.OPERATOR)
 def listing(request: ApiRequest) -> ApiResponse:
-    """List failed jobs with their errors, latest failure first; for keys of all tenants also count dead letters by lane."""
+    """List failed jobs with their errors, latest failure first; for keys of all tenants also count dead letters by queue."""
     ctx, filters = request.container, job_requests.filters(request, schemas.FAILED_FILTERS, status=Status.FAILED.value)
     limit, cursor = job_requests.number(request, "limit", 20, 1, 100), request.query.get("cursor")
     page = list_jobs(ctx.jobs, ctx.log, request.caller, filters, limit, cursor)
@@ -75,16 +75,16 @@ def redrive(request: ApiRequest) -> ApiResponse:
     """Redrive dead letters of all tenants: wake their jobs again if the records allow it."""
     ctx, data = request.container, job_requests.check(schemas.REDRIVE, request.json())
     lane = data.get("lane")
-    done = redrive_lanes(ctx, [lane] if lane else LANES)
-    totals = {name: sum(counts[name] for counts in done.lanes.values()) for name in ("redriven", "dropped", "kept")}
+    done = redrive_queues(ctx, [lane] if lane else JOB_QUEUES)
+    totals = {name: sum(counts[name] for counts in done.queues.values()) for name in ("redriven", "dropped", "kept")}
     record("dead_letters_redriven", tenant=request.caller.tenant, key_id=request.caller.key_id, **totals)
-    return ApiResponse(body={**totals, "lanes": {name: dict(counts) for name, counts in done.lanes.items()}, "more": done.more})
+    return ApiResponse(body={**totals, "lanes": {name: dict(counts) for name, counts in done.queues.items()}, "more": done.more})
 
 
 def _dead_letters(queues: Queues) -> dict[str, int] | None:
-    """Dead letters by lane. None if they cannot be counted now; the jobs are listed anyway."""
+    """Dead letters by queue of jobs. None if they cannot be counted now; the jobs are listed anyway."""
     try:
-        return {lane: queues.dead_letters(lane) for lane in LANES}
+        return {queue: queues.dead_letters(queue) for queue in JOB_QUEUES}
     except Unavailable as exc:
         record("dead_letter_count_failed", error=exc)
         return None

@@ -12,6 +12,7 @@ from chalicelib.domain.auth.identity import Role
 from chalicelib.domain.errors import Detail, InvalidRequest
 from chalicelib.domain.execution.transcript import Chunk
 from chalicelib.domain.jobs.job import Job, Status
+from chalicelib.domain.jobs.queue_routing import queue_of
 from chalicelib.domain.metrics.throughput import UNMEASURED, Throughput
 from chalicelib.entrypoints.http.requests import jobs as job_requests
 from chalicelib.entrypoints.http.responses import jobs as job_responses
@@ -199,8 +200,8 @@ def _last_chunk(ctx: Container, job: Job) -> Chunk | None:
 
 
 def _position(ctx: Container, job: Job) -> int | None:
-    """The approximate queue position of a queued job: the depth of its lane."""
-    return max(1, ctx.queues.depth(job.lane)) if job.status is Status.QUEUED else None
+    """The approximate queue position of a queued job: the depth of its queue."""
+    return max(1, ctx.queues.depth(queue_of(job))) if job.status is Status.QUEUED else None
 
 
 def _status_shape(ctx: Container, view: View) -> Shape:

@@ -10,6 +10,7 @@ from chalicelib.bootstrap import Container
 from chalicelib.domain.auth.identity import Caller, Role
 from chalicelib.domain.errors import Forbidden
 from chalicelib.domain.jobs.job import Job
+from chalicelib.domain.jobs.queue_routing import queue_for
 from chalicelib.domain.jobs.submission import Submission
 from chalicelib.domain.units import dollars, rfc3339, seconds
 from chalicelib.entrypoints.http.requests import jobs as job_requests
@@ -68,7 +69,7 @@ def _plan(ctx: Container, caller: Caller, submission: Submission) -> Plan:
     """Check the recipients and parents that a submission names, and plan the job."""
     check_recipients(ctx, caller.tenant, submission.webhook_url, submission.notify)
     check_parents(ctx.jobs, caller, submission.depends_on)
-    depth = ctx.queues.depth(submission.priority)
+    depth = ctx.queues.depth(queue_for(submission.priority, is_task=ctx.job_type(submission.job_type).is_task))
     plan = plan_job(ctx.job_type, ctx.prices, caller, submission, depth, ctx.throughput_of)
     if plan.kind.recipients_of is not None:
         check_addresses(ctx, caller.tenant, plan.kind.recipients_of(submission.input))
@@ -87,7 +88,7 @@ def estimate(request: ApiRequest) -> ApiResponse:
             "job_type": plan.kind.name,
             "model": job_responses.model(plan.spec.config.model),
             "queue": f"{plan.kind.name}:{submission.priority}",
-            "queue_position": ctx.queues.depth(submission.priority) + 1,
+            "queue_position": ctx.queues.depth(queue_for(submission.priority, is_task=plan.kind.is_task)) + 1,
             "estimated_input_tokens": expected.input_tokens,
             "estimated_output_tokens": expected.output_tokens,
             "estimated_cost": dollars(expected.expected_cost),

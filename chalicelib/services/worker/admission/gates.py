@@ -30,9 +30,10 @@ UNKNOWN_TYPE_RECHECK_MS = 120_000  # a deployment takes some minutes
 async def admit_job(ctx: WorkerContext, job: Job, limiter_lock: asyncio.Lock) -> Admission:
     """Decide whether the job may run now, and with which model.
 
-    A job that is too late to start skips the gates, because its claim ends it. A job of an unknown
-    type is held: a newer version of the code may have accepted it, and its workers may claim it. A
-    resumable attempt skips the other gates, because it makes no new request.
+    A job that its claim ends skips the gates: it is too late to start, or its type has become
+    another kind. A job of an unknown type is held: a newer version of the code may have accepted
+    it, and its workers may claim it. A resumable attempt skips the other gates, because it makes no
+    new request.
 
     Args:
         limiter_lock: shared by the jobs of one invocation, so that they change a type limiter one
@@ -46,11 +47,13 @@ async def admit_job(ctx: WorkerContext, job: Job, limiter_lock: asyncio.Lock) ->
         return WaitUntil(add_jitter(ctx, ctx.clock.now() + UNKNOWN_TYPE_RECHECK_MS), HoldReason.TYPE_UNKNOWN)
     if job.is_resumable:
         return RunNow(job.asked_model)
+    if kind.is_task != job.is_task:
+        return RunNow(job.asked_model)
     if (wait := await api_key_gate(ctx, kind)) is not None:
         return wait
     async with limiter_lock if kind.limits is not None else nullcontext():
         permitted = await acquire_permit(ctx, kind, job)
-    if isinstance(permitted, WaitUntil) or kind.handler is not None:
+    if isinstance(permitted, WaitUntil) or kind.is_task:
         return permitted
     admission = await _circuit_gate(ctx, job)
     if isinstance(admission, RunNow):

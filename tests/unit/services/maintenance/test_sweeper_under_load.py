@@ -13,7 +13,7 @@ import pytest
 from chalicelib.domain.errors import Unavailable
 from chalicelib.domain.jobs.index_keys import due_shard
 from chalicelib.domain.jobs.job import Job, JobError, Status
-from chalicelib.domain.queues.lanes import LANES
+from chalicelib.domain.queues.lanes import JOB_QUEUES, LANES
 from chalicelib.ports import Lease
 from chalicelib.services.maintenance.sweeper import BUDGET_MS, MAX_PER_PARTITION
 from chalicelib.services.worker.process_messages import process_messages
@@ -178,19 +178,19 @@ def test_a_failing_index_partition_does_not_hide_the_others() -> None:
     memory = world.container
     due = memory.jobs.due
 
-    def fail_lanes(lane: str | None, until: int, limit: int) -> list[str]:
-        if lane is not None:
+    def fail_queues(queue: str | None, until: int, limit: int) -> list[str]:
+        if queue is not None:
             raise Unavailable
-        return due(lane, until, limit)
+        return due(queue, until, limit)
 
-    memory.jobs.due = fail_lanes  # type: ignore[method-assign]
+    memory.jobs.due = fail_queues  # type: ignore[method-assign]
     with refusing(memory.leases, "all", 9), refusing(memory.connections, "sample", 9):
         done = world.sweep(after=5)
 
     assert done["resent"] == 1
     assert sent(world) == {retry.id}
     logged = [about.get("what") for fact, about in world.log_lines if fact == "sweep_step_failed"]
-    assert logged == ["leases", *LANES, "connections"]
+    assert logged == ["leases", *JOB_QUEUES, "connections"]
 
 
 def test_a_lease_with_an_unreclaimed_job_is_kept_for_the_next_sweep() -> None:

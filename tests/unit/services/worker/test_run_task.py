@@ -129,7 +129,7 @@ def test_a_cancelled_task_stops_after_its_current_call_within_two_seconds() -> N
     job = submitted(world)
 
     async def scenario() -> None:
-        worker = asyncio.ensure_future(process_messages(world.container, "normal", world.container.queues.receive("normal")))
+        worker = asyncio.ensure_future(process_messages(world.container, "work", world.container.queues.receive("work")))
         await asyncio.sleep(3.1)
         cancel_job(world.container, world.job(job))
         asked = world.clock.now()
@@ -229,7 +229,7 @@ def test_polling_shows_task_progress_before_there_is_text() -> None:
     seen: list[dict[str, Any]] = []
 
     async def scenario() -> None:
-        worker = asyncio.ensure_future(process_messages(world.container, "normal", world.container.queues.receive("normal")))
+        worker = asyncio.ensure_future(process_messages(world.container, "work", world.container.queues.receive("work")))
         await asyncio.sleep(17)
         last = world.container.chunks.last(job.id, 1)
         assert last is not None
