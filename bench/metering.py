@@ -108,7 +108,7 @@ class Meter:
             self._count_read(request["TableName"], request["Key"], found, consistent=request.get("ConsistentRead", False))
         elif model.name == "Query":
             key = {"id": next(iter(request["ExpressionAttributeValues"].values()))}
-            self._count_read(request["TableName"], key, parsed["Items"], consistent=request.get("ConsistentRead", False))
+            self._count_read(request["TableName"], key, parsed.get("Items", []), consistent=request.get("ConsistentRead", False))
         elif model.name == "BatchGetItem":
             self._count_batch_read(request, parsed)
         else:

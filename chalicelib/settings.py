@@ -31,7 +31,7 @@ class Settings:
     jobs_stream_arn: the change stream of the jobs table; read only while deploying. The ARN contains a time, so it cannot be derived.
     requests_per_minute: maximum requests per key and clock minute. Large bodies count as several; event streams are never rejected.
     max_long_polls: maximum requests held at the same time (`?wait=`, `async: false`, event streams); more are answered at once.
-    max_connections: maximum open WebSockets of one API key, those of its tickets included. Near it a few may be refused.
+    max_connections: about how many WebSockets of one API key may be open, those of its tickets included.
     max_lane_depth: maximum messages in a lane, and in the queue of tasks, of all tenants together; submissions to a full one are rejected.
     frames_per_second: token frames per second to one WebSocket. In the first three seconds it is ten.
     provider_idle_timeout: maximum seconds without an event from OpenAI during an answer, except while the model reasons.

@@ -200,6 +200,14 @@ class Container(DynamoStores):
         return self.settings.prompt_cache == "tenant"
 
     @property
+    def max_connections(self) -> int:
+        return self.settings.max_connections
+
+    @property
+    def requests_per_minute(self) -> int:
+        return self.settings.requests_per_minute
+
+    @property
     def max_lane_depth(self) -> int:
         return self.settings.max_lane_depth
 

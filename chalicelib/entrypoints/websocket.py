@@ -27,7 +27,6 @@ from chalicelib.domain.validation.schema import problems
 from chalicelib.entrypoints.http.requests.jobs import LAST_ATTEMPT
 from chalicelib.observability import record
 from chalicelib.services.auth.authenticate import authenticate_bearer, authenticate_ticket
-from chalicelib.services.auth.rate_limit import count_requests
 from chalicelib.services.batches.subscribe import subscribe_to_batch
 from chalicelib.services.jobs.cancel_job import cancel_job
 from chalicelib.services.streaming.socket_meter import meter_message
@@ -68,9 +67,7 @@ def connect(event: Event) -> dict[str, int]:
         else:
             caller = authenticate_bearer(ctx.api_key_cache, headers.get("authorization"))
         caller.require(Role.USER)
-        if count_requests(ctx, caller, "socket") > ctx.settings.requests_per_minute:
-            raise RateLimited
-        open_connection(ctx, context["connectionId"], endpoint_of(context), caller, ctx.settings.max_connections)
+        open_connection(ctx, context["connectionId"], endpoint_of(context), caller)
     except Unauthenticated:
         return {"statusCode": 401}
     except Forbidden:

@@ -67,5 +67,5 @@ class Semaphores(Protocol):
 class RequestCounters(Protocol):
     """Counts requests in fixed windows of time."""
 
-    def increment(self, name: str, window: int, ttl: int, amount: int = 1) -> int:
+    def increment(self, name: str, window: int, ttl: int, by: int = 1) -> int:
         """Add to the counter of a window and return its value. `ttl` in seconds since 1970."""

@@ -25,6 +25,12 @@ class Subscriptions(Protocol):
     def remove(self, job_id: str, connection_id: str) -> None:
         """Delete the subscription and change `subscribers_version`. Two requests."""
 
+    def remove_closed(self, job_id: str, connection_id: str) -> None:
+        """Delete the subscription of a connection that is closed.
+
+        A worker that still sends to it learns that from API Gateway, so it need not be told.
+        """
+
     def count(self, job_id: str, limit: int) -> int:
         """Count the subscriptions to a job, up to `limit`, not read consistently."""
 
@@ -47,11 +53,8 @@ class Subscriptions(Protocol):
 class Connections(Protocol):
     """Stores the open WebSocket connections."""
 
-    def open(self, connection: Connection, limit: int) -> bool:
-        """Store a new connection, unless its API key has about `limit` open ones.
-
-        A connection counts until it is closed here or expires. Two to four requests.
-        """
+    def open(self, connection: Connection) -> None:
+        """Store a new connection."""
 
     def get(self, connection_id: str) -> Connection | None:
         """Return the connection, read consistently."""
@@ -75,7 +78,10 @@ class Connections(Protocol):
         """Remove a job from the connection's subscriptions."""
 
     def close(self, connection_id: str) -> Connection | None:
-        """Delete the connection and return what was stored. Two requests."""
+        """Delete the connection, free its slot if it has one, and return what was stored.
+
+        One request, two with a slot.
+        """
 
     def sample(self, part: int, limit: int) -> list[Connection]:
         """Return at most `limit` connections of one of eight partitions, from a random position on.

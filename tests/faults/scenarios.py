@@ -11,7 +11,7 @@ from typing import Any
 from chalicelib.domain.failures import ProviderQuotaExhausted, StreamCut
 from chalicelib.domain.jobs.job import Status, Usage
 from chalicelib.domain.jobs.job_type import Limits
-from chalicelib.domain.limits.circuit_breaker import FAILURE_THRESHOLD, CircuitBreaker, record_failure
+from chalicelib.domain.limits.circuit_breaker import FAILURE_THRESHOLD, CircuitBreaker, origin_of, record_failure
 from chalicelib.services.worker.run_task import TaskRun
 from tests.faults.provider import ScriptedAnswer
 from tests.faults.simulation import LANE, Simulation
@@ -133,7 +133,9 @@ async def circuit(sim: Simulation) -> None:
     """The next failure opens the circuit. Two jobs wait, one of them probes, and both complete."""
     failing, now = CircuitBreaker(model=MODEL), sim.world.clock.now()
     for number in range(FAILURE_THRESHOLD - 1):
-        failing = record_failure(failing, "provider_unavailable", now, f"before {number}", now)
+        failing = record_failure(
+            failing, "provider_unavailable", now, origin_of("m", ("acme", "other")[number % 2], f"before {number}"), now
+        )
     sim.real.circuit_breakers.replace(CircuitBreaker(model=MODEL), replace(failing, version=1))
     first = await sim.submit("opening", ScriptedAnswer(pieces=1, error=StreamCut()), ScriptedAnswer(pieces=3))
     await sim.watch(first)

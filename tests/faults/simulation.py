@@ -83,7 +83,6 @@ class Simulation(Processes):
         now = self.world.clock.now()
         self.real.connections.open(
             Connection(id=connection, endpoint="https://ws/api", caller=ALICE, connected_at=now, expires_at=now + 10**8),
-            limit=10**6,
         )
         client = Client(job_id, self.history, partial(self._subscribe, connection, job_id))
         client.silence = silence

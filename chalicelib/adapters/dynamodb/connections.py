@@ -24,7 +24,14 @@ from chalicelib.adapters.dynamodb.json_record import known_fields
 from chalicelib.adapters.dynamodb.semaphores import DynamoSemaphores
 from chalicelib.domain.auth.identity import Caller, Role
 from chalicelib.domain.errors import Throttled
-from chalicelib.domain.streaming.subscriptions import CONNECTION_SHARDS, SUBSCRIPTIONS_PER_CONNECTION, Connection, Ticket, connection_shard
+from chalicelib.domain.streaming.subscriptions import (
+    CONNECTION_SHARDS,
+    SUBSCRIPTIONS_PER_CONNECTION,
+    Connection,
+    Ticket,
+    connection_shard,
+    slots_of,
+)
 
 SPEND_TRIES = 4  # in the first moment of a minute several environments may write
 
@@ -54,31 +61,15 @@ class TicketItem(Item):
 
 
 class DynamoConnections:
-    """Units: 1 for each call, 1 more for each KB of subscriptions; to open and to close one 1 more.
-
-    An open connection holds a slot of its API key, `slot#sockets#<key>` / `<slot number>`, until it
-    is closed or expires. So the count of open connections cannot drift, and nothing has to count.
-    """
+    """Units: 1 for each call, 1 more for each KB of subscriptions; to close one that has a slot 1 more."""
 
     def __init__(self, stage: str) -> None:
         self._items = bound(ConnectionItem, stage, "coordination")
         self._slots = DynamoSemaphores(stage)
 
-    def open(self, connection: Connection, limit: int) -> bool:
-        name, holder = _slots_of(connection.caller), connection.id
-        slot = self._slots.acquire(name, range(limit), connection.expires_at, connection.connected_at, holder)
-        if slot is None:
-            return False
-        try:
-            self._put(connection, slot)
-        except BaseException:
-            self._slots.release(name, slot, holder)
-            raise
-        return True
-
-    def _put(self, connection: Connection, slot: int) -> None:
+    def open(self, connection: Connection) -> None:
         item = self._item(connection.id)
-        item.slot = slot
+        item.slot = connection.slot
         item.endpoint = connection.endpoint
         item.caller = caller_json(connection.caller)
         item.connected_at, item.expires_at = connection.connected_at, connection.expires_at
@@ -137,10 +128,9 @@ class DynamoConnections:
         deleted = dynamodb.delete(self._item(connection_id))
         if not deleted:
             return None
-        item = self._items.from_raw_data(deleted)
-        connection = next(decode_readable([item], _connection_of), None)
-        if connection is not None and item.slot is not None:
-            self._slots.release(_slots_of(connection.caller), item.slot, connection.id)
+        connection = next(decode_readable([self._items.from_raw_data(deleted)], _connection_of), None)
+        if connection is not None and connection.slot is not None:
+            self._slots.release(slots_of(connection.caller), connection.slot, connection.id)
         return connection
 
     def sample(self, part: int, limit: int) -> list[Connection]:
@@ -222,9 +212,5 @@ def _connection_of(item: ConnectionItem) -> Connection:
         jobs=frozenset(item.jobs or ()),
         window=item.window or 0,
         used=item.used or 0,
+        slot=item.slot,
     )
-
-
-def _slots_of(caller: Caller) -> str:
-    """Return the semaphore of the connections of an API key."""
-    return f"sockets#{caller.key_id}"

@@ -86,7 +86,7 @@ class DynamoRequestCounters:
     def __init__(self, stage: str) -> None:
         self._items = bound(RequestCounterItem, stage, "coordination")
 
-    def increment(self, name: str, window: int, ttl: int, amount: int = 1) -> int:
-        actions = [self._items.requests.add(amount), self._items.ttl.set(ttl)]
+    def increment(self, name: str, window: int, ttl: int, by: int = 1) -> int:
+        actions = [self._items.requests.add(by), self._items.ttl.set(ttl)]
         updated = dynamodb.update(self._items(f"rl#{name}", str(window)), actions, returns="UPDATED_NEW")
         return int(updated["n"]["N"])

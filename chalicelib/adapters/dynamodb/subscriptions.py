@@ -86,6 +86,9 @@ class DynamoSubscriptions:
         with suppress(ConditionFailed):
             dynamodb.update(self._controls(job_id, CONTROL), [_change_version(self._controls)], self._controls.id.exists())
 
+    def remove_closed(self, job_id: str, connection_id: str) -> None:
+        dynamodb.delete(self._subscriptions(job_id, PREFIX + connection_id))
+
     def for_job(self, job_id: str) -> list[Subscription]:
         items = self._subscriptions.query(job_id, self._subscriptions.sk.startswith(PREFIX), consistent_read=True)
         return list(decode_readable(items, _subscription_of))

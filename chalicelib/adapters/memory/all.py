@@ -49,7 +49,6 @@ class InMemoryAdapters:
     results: MemoryResults = field(default_factory=MemoryResults)
     dependencies: MemoryDependencies = field(default_factory=MemoryDependencies)
     subscriptions: MemorySubscriptions = field(default_factory=MemorySubscriptions)
-    connections: MemoryConnections = field(default_factory=MemoryConnections)
     tickets: MemoryTickets = field(default_factory=MemoryTickets)
     leases: MemoryLeases = field(default_factory=MemoryLeases)
     circuit_breakers: MemoryCircuitBreakers = field(default_factory=MemoryCircuitBreakers)
@@ -72,9 +71,11 @@ class InMemoryAdapters:
     notification_settings: MemoryNotificationSettings = field(default_factory=MemoryNotificationSettings)
     webhook_client: MemoryWebhookClient = field(default_factory=MemoryWebhookClient)
     email: MemoryEmailSender = field(default_factory=MemoryEmailSender)
+    connections: MemoryConnections = field(init=False)
     queues: MemoryQueues = field(init=False)
     job_data: MemoryJobData = field(init=False)
 
     def __post_init__(self) -> None:
+        self.connections = MemoryConnections(self.semaphores)
         self.queues = MemoryQueues(self.clock)
         self.job_data = MemoryJobData(self.job_specs, self.chunks, self.results, self.subscriptions, self.dependencies, self.job_files)

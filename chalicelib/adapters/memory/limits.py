@@ -55,7 +55,7 @@ class MemoryRequestCounters:
         self._counts: dict[tuple[str, int], int] = {}
         self._lock = threading.Lock()
 
-    def increment(self, name: str, window: int, ttl: int, amount: int = 1) -> int:
+    def increment(self, name: str, window: int, ttl: int, by: int = 1) -> int:
         with self._lock:
-            self._counts[name, window] = self._counts.get((name, window), 0) + amount
+            self._counts[name, window] = self._counts.get((name, window), 0) + by
             return self._counts[name, window]

@@ -12,6 +12,7 @@ from typing import Any
 
 from ulid import ULID
 
+from chalicelib.adapters.memory.limits import MemorySemaphores
 from chalicelib.domain.errors import ConnectionBusy, ConnectionGone, ConnectionRefused
 from chalicelib.domain.streaming.subscriptions import (
     CONNECTION_SHARDS,
@@ -21,6 +22,7 @@ from chalicelib.domain.streaming.subscriptions import (
     Subscription,
     Ticket,
     connection_shard,
+    slots_of,
 )
 from chalicelib.domain.units import Ms
 
@@ -53,6 +55,10 @@ class MemorySubscriptions:
             if job_id in self._controls:
                 self._change_version(job_id)
 
+    def remove_closed(self, job_id: str, connection_id: str) -> None:
+        with self._lock:
+            self._subscriptions.get(job_id, {}).pop(connection_id, None)
+
     def for_job(self, job_id: str) -> list[Subscription]:
         with self._lock:
             subscriptions = self._subscriptions.get(job_id, {})
@@ -83,18 +89,14 @@ class MemorySubscriptions:
 
 
 class MemoryConnections:
-    def __init__(self) -> None:
+    def __init__(self, semaphores: MemorySemaphores | None = None) -> None:
+        self._semaphores = semaphores or MemorySemaphores()
         self._connections: dict[str, Connection] = {}
         self._lock = threading.Lock()
 
-    def open(self, connection: Connection, limit: int) -> bool:
+    def open(self, connection: Connection) -> None:
         with self._lock:
-            now, key_id = connection.connected_at, connection.caller.key_id
-            others = [one for one in self._connections.values() if one.caller.key_id == key_id and one.expires_at > now]
-            if len(others) >= limit:
-                return False
             self._connections[connection.id] = connection
-            return True
 
     def get(self, connection_id: str) -> Connection | None:
         with self._lock:
@@ -123,7 +125,10 @@ class MemoryConnections:
 
     def close(self, connection_id: str) -> Connection | None:
         with self._lock:
-            return self._connections.pop(connection_id, None)
+            closed = self._connections.pop(connection_id, None)
+        if closed is not None and closed.slot is not None:
+            self._semaphores.release(slots_of(closed.caller), closed.slot, closed.id)
+        return closed
 
     def sample(self, part: int, limit: int) -> list[Connection]:
         with self._lock:

@@ -6,6 +6,9 @@ has used is in its row, because API Gateway sends the messages of one connection
 
 from __future__ import annotations
 
+from zlib import crc32
+
+from chalicelib.domain.streaming.subscriptions import CONNECTION_SHARDS
 from chalicelib.domain.text import MAX_FRAME_POINTS
 from chalicelib.domain.units import Ms
 
@@ -22,9 +25,19 @@ MAX_MESSAGE_LENGTH = 4_096  # characters; a larger message is refused before it 
 # The same subscription is not repeated within this time. A client that misses an answer asks again
 # after three seconds.
 RESUBSCRIBE_MS = 2_500
+# One connection in so many holds a slot of its API key, which bounds how many may be open. API
+# Gateway chooses the ids of connections, so a client cannot choose which.
+SLOT_SAMPLE = 8
+FULL_MS = 60_000  # how long an environment remembers that a key has no slot left
+UNWRITTEN_CONNECTS = 10  # connects of a key that an environment counts before it writes them
 MAX_WATCHERS = 100  # live subscriptions of one job or batch; all others poll
 WATCHERS_AT_FULL_PACE = 25  # with more of them, each gets frames less often
 POLL_SECONDS = 5  # how often those should poll that are no live subscribers
+
+
+def holds_slot(connection_id: str) -> bool:
+    """Whether this connection stands for `SLOT_SAMPLE` connections of its key."""
+    return crc32(connection_id.encode()) // CONNECTION_SHARDS % SLOT_SAMPLE == 0
 
 
 def window_of(now: Ms) -> int:

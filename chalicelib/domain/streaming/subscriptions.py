@@ -30,10 +30,16 @@ class Connection:
     jobs: frozenset[str] = frozenset()  # that it is subscribed to
     window: int = 0  # the minute in which it last used units (`socket_budget`)
     used: int = 0  # units that it used in that minute, as far as they are written
+    slot: int | None = None  # of its API key's connections; None: it was not sampled
 
     def used_in(self, window: int) -> int:
         """Return the units that it has used in this minute."""
         return self.used if self.window == window else 0
+
+
+def slots_of(caller: Caller) -> str:
+    """Return the semaphore of the connections of an API key."""
+    return f"sockets#{caller.key_id}"
 
 
 def connection_shard(connection_id: str) -> int:

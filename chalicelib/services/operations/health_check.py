@@ -13,6 +13,7 @@ from chalicelib.domain.auth.identity import Caller
 from chalicelib.domain.limits.circuit_breaker import CircuitBreaker, tenant_mark
 from chalicelib.domain.operations.health import (
     Part,
+    QueueLoad,
     WorkerStatus,
     check_change_stream,
     check_provider,

@@ -18,7 +18,7 @@ def drop_connection(connections: Connections, subscriptions: Subscriptions, conn
     connection = connections.close(connection_id)
     jobs = set(connection.jobs) if connection else set()
     for subscribed in sorted(jobs | {job_id} - {""}):
-        subscriptions.remove(subscribed, connection_id)
+        subscriptions.remove_closed(subscribed, connection_id)
 
 
 def drop_unreachable(connections: Connections, subscriptions: Subscriptions, gone: ConnectionGone, connection_id: str, job_id: str) -> None:

@@ -13,7 +13,6 @@ from chalicelib.domain.errors import (
     InvalidRequest,
     NotFound,
     ResultExpired,
-    TooManyConnections,
     TooManyWatchers,
     Unauthenticated,
     UnreadableRecord,
@@ -33,7 +32,7 @@ from chalicelib.domain.text import MAX_FRAME_POINTS, split_text
 from chalicelib.ports import Chunks, Jobs, Results
 from chalicelib.services.streaming.drop_connection import drop_connection, drop_unreachable
 from chalicelib.services.streaming.read_text import read_text
-from chalicelib.services.streaming.socket_meter import MeterContext
+from chalicelib.services.streaming.socket_meter import MeterContext, admit_connection
 
 
 class StreamingContext(MeterContext, Protocol):
@@ -52,18 +51,20 @@ class StreamingContext(MeterContext, Protocol):
     def caller_by_key_hash(self, key_hash: str) -> Caller | None: ...
 
 
-def open_connection(ctx: StreamingContext, connection_id: str, endpoint: str, caller: Caller, limit: int) -> None:
-    """Store a WebSocket connection with its caller.
+def open_connection(ctx: StreamingContext, connection_id: str, endpoint: str, caller: Caller) -> Connection:
+    """Store a WebSocket connection with its caller, and return it.
 
     Raises:
-        TooManyConnections: the API key has about `limit` open ones.
+        TooManyConnections: the API key has about as many open ones as it may.
+        RateLimited: it has opened too many in this minute.
     """
     now = ctx.clock.now()
     connection = Connection(
         id=connection_id, endpoint=endpoint, caller=caller, connected_at=now, expires_at=now + CONNECTION_TTL_MS + GRACE_MS
     )
-    if not ctx.connections.open(connection, limit):
-        raise TooManyConnections
+    connection = admit_connection(ctx, connection)
+    ctx.connections.open(connection)
+    return connection
 
 
 def close_connection(ctx: StreamingContext, connection_id: str) -> None:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from chalicelib.domain.auth.identity import Caller, Role
-from chalicelib.domain.streaming.subscriptions import SUBSCRIPTIONS_PER_CONNECTION, Connection, Ticket, connection_shard
+from chalicelib.domain.streaming.subscriptions import SUBSCRIPTIONS_PER_CONNECTION, Connection, Ticket, connection_shard, slots_of
 from tests.contract.conftest import LoseResponse
 from tests.kit.records import NOW, new_id
 
@@ -15,10 +15,10 @@ CALLER = Caller(tenant="acme", user="ännä 👍", role=Role.OPERATOR, key_id="k
 NARROW = replace(CALLER, role=Role.VIEWER, jobs=frozenset({"job_2", "job_1"}), read_only=True)
 
 
-def opened(stores: Any, limit: int = 10**6, **changes: Any) -> Connection:
+def opened(stores: Any, **changes: Any) -> Connection:
     connection = Connection(id=new_id(), endpoint="https://e.test/api", caller=CALLER, connected_at=NOW, expires_at=NOW + 9)
     connection = replace(connection, **changes)
-    assert stores.connections.open(connection, limit)
+    stores.connections.open(connection)
     return connection
 
 
@@ -110,20 +110,22 @@ def test_units_of_a_connection_are_counted_by_minute(stores: Any) -> None:
     assert stores.connections.get(given.id) == replace(given, jobs=frozenset({"job_1"}), window=WINDOW + 1, used=5)
 
 
-def test_open_connections_of_a_key_are_limited_until_they_are_closed_or_expire(stores: Any) -> None:
-    """A client that vanished counts until its connection expires, so the limit cannot drift shut."""
+def test_closing_a_connection_frees_its_slot(stores: Any) -> None:
+    """Once, and only its own: another connection may hold the slot by then."""
     caller = replace(CALLER, key_id=new_id())
-    first, second = (opened(stores, 2, caller=caller, expires_at=NOW + 1_000) for _ in range(2))
-    third = replace(first, id=new_id())
+    name, now = slots_of(caller), NOW
+    given = opened(stores, caller=caller, slot=0)
+    assert stores.semaphores.acquire(name, range(1), NOW + 1_000, now, given.id) == 0
+    assert stores.semaphores.acquire(name, range(1), NOW + 1_000, now, "other") is None
+    assert stores.connections.get(given.id) == given
 
-    assert not stores.connections.open(third, 2)
-    assert stores.connections.get(third.id) is None
-    assert stores.connections.open(replace(third, caller=replace(caller, key_id=new_id())), 2)
-    stores.connections.close(second.id)
-    stores.connections.close(second.id)
-    assert stores.connections.open(replace(third, id=new_id()), 2)
-    assert not stores.connections.open(replace(third, id=new_id()), 2)
-    assert stores.connections.open(replace(third, id=new_id(), connected_at=NOW + 1_001, expires_at=NOW + 9_000), 2)
+    stores.connections.close(given.id)
+    assert stores.semaphores.acquire(name, range(1), NOW + 1_000, now, "other") == 0
+    stores.connections.close(given.id)
+    stores.semaphores.release(name, 0, given.id)
+
+    assert stores.semaphores.acquire(name, range(1), NOW + 1_000, now, "third") is None
+    assert stores.semaphores.acquire(name, range(1), NOW + 2_000, NOW + 1_001, "third") == 0
 
 
 def test_repeated_samples_reach_every_connection_of_a_shard(stores: Any) -> None:

@@ -187,7 +187,7 @@ def test_largest_connection_and_ticket_round_trip(stores: Any) -> None:
     """The maximum of subscriptions, and a ticket for a hundred jobs."""
     narrow = replace(CALLER, jobs=frozenset(f"{number:03}" + "j" * 61 for number in range(100)), read_only=True)
     given = Connection(id=new_id(), endpoint="https://" + "e" * 1_000, caller=narrow, connected_at=NOW, expires_at=NOW + 9)
-    stores.connections.open(given, 10)
+    stores.connections.open(given)
     subscribed = frozenset(new_id() for _ in range(SUBSCRIPTIONS_PER_CONNECTION))
     for job_id in subscribed:
         assert stores.connections.subscribe(given, job_id, 1, 1)

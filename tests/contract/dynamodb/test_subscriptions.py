@@ -94,6 +94,17 @@ def test_subscribers_version_changes_with_every_subscription_change(stores: Any)
     assert stores.subscriptions.for_job(job_id) == []
 
 
+def test_the_subscription_of_a_closed_connection_is_removed_without_telling_the_worker(stores: Any) -> None:
+    job_id = new_id()
+    stores.subscriptions.add(subscription(job_id))
+    before = control(stores, job_id)
+
+    for _ in range(2):
+        stores.subscriptions.remove_closed(job_id, "a")
+
+    assert (stores.subscriptions.for_job(job_id), control(stores, job_id)) == ([], before)
+
+
 def test_removing_an_unknown_subscription_changes_nothing(stores: Any) -> None:
     job_id = new_id()
 

@@ -24,6 +24,7 @@ from chalicelib.services.streaming.subscriptions import (
     send_reply,
     subscribe,
 )
+from chalicelib.settings import Settings
 from tests.kit.provider import Script
 from tests.kit.world import ALICE, World
 
@@ -32,7 +33,8 @@ ENDPOINT = "https://ws/api"
 
 def opened(world: World, connection_id: str = "c1", jobs: list[Job] | None = None) -> Connection:
     """Open a connection that subscribes to these jobs."""
-    open_connection(world.container, connection_id, ENDPOINT, ALICE, 10_000)
+    world.container.settings = Settings(max_connections=10**5, requests_per_minute=10**5)
+    open_connection(world.container, connection_id, ENDPOINT, ALICE)
     for job in jobs or []:
         subscribe(world.container, get_connection(world.container, connection_id), job.id, 0, 0, None)
     return get_connection(world.container, connection_id)
