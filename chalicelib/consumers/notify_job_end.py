@@ -1,7 +1,8 @@
 """Enqueue notifications of job ends from the change stream.
 
 Sending from the stream guarantees that no notification leaves before the end is stored (protocol
-rule 9: no frame before the write). `broadcast_job_ends` dead-letters unreadable records.
+rule 9: no frame before the write). A change that is left is notified by the sweep: the record of
+the job stays due until its deliveries are written.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from collections.abc import Iterable
 from functools import partial
 from typing import Protocol
 
-from chalicelib.consumers.change_loop import Change, for_each_change
+from chalicelib.consumers.change_loop import Change, ChangeContext, for_each_change
 from chalicelib.domain.jobs.job import Job
 from chalicelib.domain.notifications.message import job_ended_message
 from chalicelib.services.context import JobContext
@@ -18,17 +19,19 @@ from chalicelib.services.notifications.outbox import NotificationContext, enqueu
 from chalicelib.services.notifications.settings import parse_recipients
 
 
-class NotifyContext(JobContext, NotificationContext, Protocol):
+class NotifyContext(ChangeContext, JobContext, NotificationContext, Protocol):
     """What notifying of job ends needs."""
 
 
 def notify_job_ends(ctx: NotifyContext, changes: Iterable[Change]) -> None:
     """Enqueue deliveries for each job that has ended and names recipients. Idempotent per change.
 
+    Records that cannot be read are dead-lettered here, for all consumers of the same batch.
+
     Raises:
         DeadLetterFailed: the stream must deliver the batch again.
     """
-    for_each_change(ctx, "notify_job_ends", changes, partial(_notify, ctx))
+    for_each_change(ctx, "notify_job_ends", changes, partial(_notify, ctx), dead_letter_unreadable=True)
 
 
 def _notify(ctx: NotifyContext, before: Job | None, after: Job) -> None:

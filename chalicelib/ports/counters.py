@@ -38,7 +38,8 @@ class Counters(Protocol):
         The `VERSION` of each counter grows by one.
 
         Raises:
-            StaleVersion: a mark has changed since it was read, or this transaction was made before.
+            StaleVersion: a mark has changed since it was read, this transaction was made before, or
+                it met those of other writers again and again. Read the marks and try again.
         """
 
     def get(self, keys: Sequence[CounterKey]) -> dict[CounterKey, dict[str, int]]:

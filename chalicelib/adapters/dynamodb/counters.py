@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from chalicelib.adapters.aws import client as aws
 from chalicelib.adapters.aws.names import table_name
 from chalicelib.adapters.dynamodb import client as dynamodb
-from chalicelib.adapters.dynamodb.client import BATCH_KEYS, CONDITION_FAILED, Raw
+from chalicelib.adapters.dynamodb.client import BATCH_KEYS, CONDITION_FAILED, Raw, repeat_on_conflict
 from chalicelib.domain.errors import StaleVersion, Throttled
 from chalicelib.domain.metrics.counters import CounterIncrement, CountMark
 from chalicelib.ports import MarkUpdate
@@ -23,14 +23,14 @@ from chalicelib.ports.counters import VERSION, CounterKey
 
 KEYS = ("pk", "sk")
 MARK = "m"
-CANCELLED = "TransactionCanceledException"
+MARK_REFUSED = "ConditionalCheckFailed"  # a cancellation reason
 
 
 class DynamoCounters:
     """Units: 0.5 to read a mark; 2 for each mark and each counter of a transaction."""
 
-    def __init__(self, stage: str) -> None:
-        self._table = table_name(stage, "counters")
+    def __init__(self, stage: str, pause: Callable[[float], None] = time.sleep) -> None:
+        self._table, self._pause = table_name(stage, "counters"), pause
 
     def marks(self, job_ids: Sequence[str], *, consistent: bool = False) -> dict[str, CountMark]:
         keys = [(_mark_key(job_id), MARK) for job_id in dict.fromkeys(job_ids)]
@@ -42,11 +42,19 @@ class DynamoCounters:
 
         puts = [{"Put": self._mark_put(one)} for one in marks]
         updates = [{"Update": self._counter_update(one)} for one in increments]
-        try:
+
+        def write() -> None:
             with aws.translate_errors():
                 aws.client("dynamodb").transact_write_items(TransactItems=[*puts, *updates])
+
+        try:
+            repeat_on_conflict(write, self._pause)
         except ClientError as exc:
-            if aws.error_code(exc) != CANCELLED:
+            if MARK_REFUSED not in aws.cancellation_codes(exc):
+                raise  # an invalid request: no try would succeed
+            raise StaleVersion(None) from exc
+        except Throttled as exc:
+            if not aws.is_conflict(exc.__cause__):
                 raise
             raise StaleVersion(None) from exc
 
@@ -73,11 +81,15 @@ class DynamoCounters:
         item = {**_key(key), **stored, "v": {"N": str(version + 1)}, "ttl": {"N": str(ttl)}}
         condition = "#v = :seen" if version else "attribute_not_exists(#v)"
         seen = {"ExpressionAttributeValues": {":seen": {"N": str(version)}}} if version else {}
-        try:
+
+        def write() -> None:
             with aws.translate_errors():
                 aws.client("dynamodb").put_item(
                     TableName=self._table, Item=item, ConditionExpression=condition, ExpressionAttributeNames={"#v": "v"}, **seen
                 )
+
+        try:
+            repeat_on_conflict(write, self._pause)
         except ClientError as exc:
             if aws.error_code(exc) == CONDITION_FAILED:
                 return False
@@ -130,7 +142,7 @@ class DynamoCounters:
             if tries >= dynamodb.BATCH_TRIES:
                 raise Throttled
             if skipped:
-                time.sleep(dynamodb.CONFLICT_BACKOFF * 2**tries)
+                self._pause(dynamodb.CONFLICT_BACKOFF * 2**tries)
 
 
 def _mark_key(job_id: str) -> str:

@@ -26,7 +26,7 @@ def recount_batch(ctx: BatchContext, batch: Batch) -> None:
     for ids in _pages_of_job_ids(batch):
         jobs = ctx.jobs.get_many(ids, consistent=True)
         if jobs:
-            count_jobs(ctx.counters, ctx.clock, jobs, consistent=True)
+            count_jobs(ctx, jobs, consistent=True)
 
 
 def rebuild_counters(ctx: BatchContext, batch: Batch) -> None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from chalicelib.domain.batches import counters as batch_counters
 from chalicelib.domain.errors import StaleVersion
@@ -14,6 +14,7 @@ from chalicelib.domain.jobs.job import Job
 from chalicelib.domain.metrics import throughput
 from chalicelib.domain.metrics.counters import CounterIncrement, CountMark, merge_increments
 from chalicelib.ports import Clock, Counters, MarkUpdate
+from chalicelib.services.context import Context
 from chalicelib.services.retrying import CONFLICT_RETRY_DELAYS
 
 MAX_TRANSACTION_ITEMS = 90  # marks and counters of one transaction; DynamoDB allows 100
@@ -29,6 +30,14 @@ COUNTERS: dict[str, CountFunction] = {
 }
 
 
+class CountContext(Context, Protocol):
+    """What counting needs. `random` returns a number in [0, 1)."""
+
+    @property
+    def counters(self) -> Counters: ...
+    def random(self) -> float: ...
+
+
 @dataclass(frozen=True, slots=True)
 class CountEntry:
     """The writes for one job."""
@@ -37,8 +46,11 @@ class CountEntry:
     increments: tuple[CounterIncrement, ...]
 
 
-def count_jobs(counters: Counters, clock: Clock, jobs: Iterable[Job], *, consistent: bool = False) -> list[str]:
+def count_jobs(ctx: CountContext, jobs: Iterable[Job], *, consistent: bool = False) -> list[str]:
     """Count the newest record of each job. Return the ids that lost every try to another writer.
+
+    Writers of the same counters come in each other's way. The pauses before the tries are random,
+    so that they do not do so again.
 
     Args:
         consistent: read the marks consistently from the first try on.
@@ -53,8 +65,8 @@ def count_jobs(counters: Counters, clock: Clock, jobs: Iterable[Job], *, consist
     remaining = [job for job in newest.values() if is_counted(job)]
     for attempt, delay in enumerate(CONFLICT_RETRY_DELAYS):
         if remaining and delay:
-            clock.sleep(delay)
-        remaining = _try_count(counters, clock, remaining, MAX_TRANSACTION_ITEMS >> attempt, consistent=consistent or attempt > 0)
+            ctx.clock.sleep(delay * (0.5 + ctx.random()))
+        remaining = _try_count(ctx.counters, ctx.clock, remaining, MAX_TRANSACTION_ITEMS >> attempt, consistent=consistent or attempt > 0)
     return [job.id for job in remaining]
 
 
