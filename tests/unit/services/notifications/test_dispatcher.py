@@ -315,21 +315,22 @@ def test_a_message_for_an_unknown_delivery_is_dropped() -> None:
     assert deliver(world) == ["not_due"]
 
 
-def test_a_change_that_cannot_be_enqueued_goes_to_the_dead_letter_queue() -> None:
-    """The other change of the batch is processed."""
+@pytest.mark.parametrize(("error", "dead"), [(Throttled, 0), (ValueError, 1)])
+def test_a_change_that_cannot_be_enqueued_is_dead_lettered_only_for_a_bug(error: type[Exception], dead: int) -> None:
+    """A store that does not answer is no reason; the other change of the batch is processed."""
     world = World()
     lost, other = ended(world), ended(world)
     get = world.container.job_specs.get
 
     def get_others(job_id: str) -> Any:
         if job_id == lost[0]:
-            raise Throttled
+            raise error
         return get(job_id)
 
     world.container.job_specs.get = get_others  # type: ignore[method-assign]
     notify(world, lost, other)
 
-    assert [body for body, _ in world.container.queues.dead_lettered["stream"]] == [lost[0]]
+    assert [body for body, _ in world.container.queues.dead_lettered["stream"]] == [lost[0]] * dead
     assert only_delivery(world).owner == other[0]
 
 
@@ -338,7 +339,7 @@ def test_a_change_that_cannot_be_dead_lettered_is_redelivered() -> None:
     change = ended(world)
 
     with (
-        refusing(world.container.job_specs, "get", 10**6),
+        refusing(world.container.job_specs, "get", 10**6, ValueError),
         refusing(world.container.queues, "send_to_dead_letter", 10**6),
         pytest.raises(DeadLetterFailed),
     ):
