@@ -7,12 +7,24 @@ from typing import Any
 
 import pytest
 
-from chalicelib.domain.errors import StaleVersion
+from chalicelib.adapters.dynamodb.client import CONFLICT_TRIES
+from chalicelib.adapters.dynamodb.counters import DynamoCounters
+from chalicelib.adapters.stores import DynamoStores
+from chalicelib.domain.batches.counters import counter_key
+from chalicelib.domain.errors import StaleVersion, Throttled
+from chalicelib.domain.ids import job_id_of_row
+from chalicelib.domain.jobs.job import Status
 from chalicelib.domain.metrics.counters import CounterIncrement, CountMark
 from chalicelib.ports import MarkUpdate
 from chalicelib.ports.counters import VERSION
-from tests.contract.conftest import LoseResponse
+from chalicelib.services.metrics.count_jobs import count_jobs
+from tests.contract.conftest import STAGE, LoseResponse
+from tests.kit.batch_records import BATCH
+from tests.kit.dynamodb import failing_requests
+from tests.kit.failing_store import refusing
+from tests.kit.jobs import job
 from tests.kit.records import NOW, new_id
+from tests.kit.world import World
 
 TTL = NOW // 1000 + 86_400
 
@@ -104,3 +116,100 @@ def test_increment_takes_a_hundred_marks_and_counters(stores: Any, key: tuple[st
     stores.counters.increment([marked(job_id, 1) for job_id in ids], [add(key, n=99)])
 
     assert len(stores.counters.marks(ids)) == 99
+
+
+# ---- other writers of the same items; moto lets no two requests meet, so its answers are replaced
+
+CANCELLED = "TransactionCanceledException"
+
+
+def cancelled(*codes: str, times: int = 99) -> Any:
+    """Cancel the next transactions for these reasons, as DynamoDB does, without an effect."""
+    return failing_requests("TransactWriteItems", CANCELLED, 400, times, CancellationReasons=[{"Code": code} for code in codes])
+
+
+@pytest.fixture
+def pausing(dynamo_stores: DynamoStores) -> tuple[DynamoCounters, list[float]]:
+    """The real adapter, and the pauses that it makes."""
+    pauses = list[float]()
+    return DynamoCounters(STAGE, pauses.append), pauses
+
+
+def test_increment_that_meets_another_transaction_is_repeated(pausing: tuple[DynamoCounters, list[float]], key: tuple[str, str]) -> None:
+    counters, pauses = pausing
+    job_id = new_id()
+
+    with cancelled("None", "TransactionConflict", times=3):
+        counters.increment([marked(job_id, 1)], [add(key, n=1)])
+
+    assert counters.get([key])[key]["n"] == 1
+    assert len(pauses) == 3
+
+
+def test_increment_that_meets_others_again_and_again_is_stale(pausing: tuple[DynamoCounters, list[float]], key: tuple[str, str]) -> None:
+    """The marks are read again then; it is not a throttle, and nothing was counted."""
+    counters, pauses = pausing
+
+    with cancelled("None", "TransactionConflict") as given, pytest.raises(StaleVersion):
+        counters.increment([marked(new_id(), 1)], [add(key, n=1)])
+
+    assert len(given) == CONFLICT_TRIES
+    assert sum(pauses) < 1
+    assert counters.get([key]) == {}
+
+
+@pytest.mark.parametrize(
+    ("codes", "expected"),
+    [
+        (("None", "ThrottlingError"), Throttled),
+        (("TransactionConflict", "ProvisionedThroughputExceeded"), Throttled),
+        (("ConditionalCheckFailed", "TransactionConflict"), StaleVersion),
+        (("ConditionalCheckFailed", "ThrottlingError"), StaleVersion),
+    ],
+)
+def test_the_kind_of_a_cancelled_increment_follows_its_reasons(
+    pausing: tuple[DynamoCounters, list[float]], key: tuple[str, str], codes: tuple[str, ...], expected: type[Exception]
+) -> None:
+    with cancelled(*codes), pytest.raises(expected) as raised:
+        pausing[0].increment([marked(new_id(), 1)], [add(key, n=1)])
+
+    assert type(raised.value) is expected
+
+
+def test_an_invalid_increment_is_not_taken_for_a_conflict(pausing: tuple[DynamoCounters, list[float]], key: tuple[str, str]) -> None:
+    """It would be repeated for ever, and its shard would wait."""
+    with cancelled("None", "ValidationError") as given, pytest.raises(Exception, match=CANCELLED):
+        pausing[0].increment([marked(new_id(), 1)], [add(key, n=1)])
+
+    assert len(given) == 1
+
+
+def test_overwrite_that_meets_a_transaction_is_repeated(pausing: tuple[DynamoCounters, list[float]], key: tuple[str, str]) -> None:
+    counters, pauses = pausing
+
+    with failing_requests("PutItem", "TransactionConflictException", 400, 2):
+        assert counters.overwrite(key, 0, {"n": 2}, TTL)
+
+    assert len(pauses) == 2
+
+
+def test_jobs_are_counted_once_although_other_writers_come_first(stores: Any) -> None:
+    """Most tries conflict: more than one request repeats, fewer than counting does."""
+    world = World(counters=stores.counters)
+    rows = [job(id=job_id_of_row(BATCH, row), batch_id=BATCH, status=Status.COMPLETED, finished_at=1) for row in range(60)]
+
+    def conflict() -> Any:
+        if isinstance(stores, DynamoStores):
+            return cancelled("None", "TransactionConflict", times=2 * CONFLICT_TRIES)
+        return refusing(stores.counters, "increment", 2, _Stale)
+
+    with conflict() as given:
+        assert count_jobs(world.container, rows) == []
+
+    assert len(given) > 0
+    assert stores.counters.get([counter_key(BATCH)])[counter_key(BATCH)]["completed"] == 60
+
+
+class _Stale(StaleVersion):
+    def __init__(self) -> None:
+        super().__init__(None)
