@@ -24,7 +24,6 @@ from unittest import mock
 
 from bench.findings import Finding, finding, table, verdicts
 from chalicelib.adapters.aws import client as aws
-from chalicelib.adapters.dynamodb import client as dynamodb
 from chalicelib.adapters.dynamodb.counters import DynamoCounters
 from chalicelib.consumers.count_jobs import PAGE_SIZE
 from chalicelib.domain.ids import batch_id, job_id_of_row
@@ -108,8 +107,8 @@ def simulate(load: Load, seconds: float = SECONDS, seed: str = "contention") -> 
     """Let the writers count `seconds` of a load, and check that the counters are exact."""
     loop, outcome = JumpingLoop(), Outcome()
     store = _SimulatedDynamo(load.lock_seconds, outcome)
-    random = Random(seed)  # noqa: S311 - pauses, not secrets
-    with mock.patch.object(aws, "client", lambda _: store), mock.patch.object(dynamodb, "uniform", random.uniform):
+    random = Random(seed)
+    with mock.patch.object(aws, "client", return_value=store):
         loop.run_until_complete(_run(load, seconds, loop, outcome, random))
     loop.close()
     JumpingLoop.made.remove(loop)
@@ -121,9 +120,8 @@ def simulate(load: Load, seconds: float = SECONDS, seed: str = "contention") -> 
 
 async def _run(load: Load, seconds: float, loop: JumpingLoop, outcome: Outcome, random: Random) -> None:
     clock = _GreenletClock(loop)
-    ctx = SimpleNamespace(
-        counters=DynamoCounters("bench", lambda pause: wait(asyncio.sleep(pause))), clock=clock, random=random.random, log=lambda *_, **__: None
-    )
+    counters = DynamoCounters("bench", clock.sleep)
+    ctx = SimpleNamespace(counters=counters, clock=clock, random=random.random, log=lambda *_, **__: None)
     await asyncio.gather(*(_write(ctx, load, shard, seconds, loop, outcome) for shard in range(SHARDS)))
 
 
@@ -137,7 +135,8 @@ async def _write(ctx: Any, load: Load, shard: int, seconds: float, loop: Jumping
         await asyncio.sleep(max(0.0, min(oldest + WINDOW_SECONDS, (done + BATCH_SIZE) / rate) - loop.time()))
         size = min(BATCH_SIZE, total - done, max(1, int(loop.time() * rate) - done))
         for start in range(done, done + size, PAGE_SIZE):
-            jobs = [_job(load, shard + SHARDS * number) for number in range(start, min(done + size, start + PAGE_SIZE))]
+            page = range(start, min(done + size, start + PAGE_SIZE))
+            jobs = [_job(load, shard + SHARDS * number) for number in page]
             lost = await run_in_greenlet(lambda page: count_jobs(ctx, page), jobs)
             outcome.lost += len(lost)
             outcome.counted += len(jobs) - len(lost)

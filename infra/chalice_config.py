@@ -38,8 +38,8 @@ FUNCTIONS: tuple[Function, ...] = (
     Function("websocket_message", "websocket", 30, 256),
     Function("websocket_disconnect", "websocket", 30, 256),
     *WORKERS,
-    Function("on_job_change", "on_job_change", 90, 256, reserved=20),
-    Function("count_jobs", "count_jobs", 60, 256, reserved=20),
+    Function("on_job_change", "on_job_change", 90, 1024, reserved=40),  # five invocations at a time for each of eight shards
+    Function("count_jobs", "count_jobs", 60, 512, reserved=20),
     Function("run_tasks", "run_tasks", lanes.TASK_TIMEOUT, 512),
     Function("deliver", "deliver", lanes.TASK_TIMEOUT, 256),
     Function("sweep", "sweep", 55, 512, reserved=2),

@@ -17,7 +17,6 @@ from chalicelib.services.streaming.broadcast_states import BroadcastContext, bro
 TIME_BUDGET_MS = 10_000  # per batch, hanging sockets included; a read that hangs at its end takes 15 s more
 
 
-
 def broadcast_job_ends(ctx: BroadcastContext, changes: Iterable[Change]) -> None:
     """Broadcast each change of status, and each new resume time or reason of a held job.
 

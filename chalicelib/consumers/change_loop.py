@@ -5,7 +5,7 @@ stream drops it. What happens to it depends on the cause:
 
 | cause | what happens |
 |---|---|
-| a store does not answer (`Unavailable`), or the time of the batch is over | the change is left: each consumer has a second source, which finds it later |
+| a store does not answer (`Unavailable`), or the time is over | the change is left: each consumer has a second source |
 | anything else, and a record that cannot be read | it goes to the stream's dead-letter queue by the job's id |
 | the dead-letter queue does not answer either | `DeadLetterFailed`: the stream delivers the batch again |
 """

@@ -102,14 +102,14 @@ def test_reserved_concurrency_is_set_in_prod_only() -> None:
         functions = stage_block(stage)["lambda_functions"]
         return {name: each["reserved_concurrency"] for name, each in functions.items() if "reserved_concurrency" in each}
 
-    assert reserved("prod") == {"api_handler": 300, "on_job_change": 20, "count_jobs": 20, "sweep": 2}
+    assert reserved("prod") == {"api_handler": 300, "on_job_change": 40, "count_jobs": 20, "sweep": 2}
     assert reserved("dev") == reserved("local") == {}
     assert sum(reserved("prod").values()) + sum(lane.max_concurrency for lane in lanes.LANES.values()) + 100 <= 1_000
 
 
 def test_too_low_account_concurrency_is_reported_for_prod() -> None:
     """A new account has ten; AWS keeps a hundred unreserved."""
-    assert concurrency_problem("prod", 442) is None
+    assert concurrency_problem("prod", 462) is None
     assert "This account has 10." in (concurrency_problem("prod", 10) or "")
     assert concurrency_problem("dev", 10) is None
 

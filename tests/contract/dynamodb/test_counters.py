@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from chalicelib.adapters.aws import client as aws
 from chalicelib.adapters.dynamodb.client import CONFLICT_TRIES
 from chalicelib.adapters.dynamodb.counters import DynamoCounters
 from chalicelib.adapters.stores import DynamoStores
@@ -16,7 +17,7 @@ from chalicelib.domain.ids import job_id_of_row
 from chalicelib.domain.jobs.job import Status
 from chalicelib.domain.metrics.counters import CounterIncrement, CountMark
 from chalicelib.ports import MarkUpdate
-from chalicelib.ports.counters import VERSION
+from chalicelib.ports.counters import VERSION, WRITERS
 from chalicelib.services.metrics.count_jobs import count_jobs
 from tests.contract.conftest import STAGE, LoseResponse
 from tests.kit.batch_records import BATCH
@@ -128,34 +129,16 @@ def cancelled(*codes: str, times: int = 99) -> Any:
     return failing_requests("TransactWriteItems", CANCELLED, 400, times, CancellationReasons=[{"Code": code} for code in codes])
 
 
-@pytest.fixture
-def pausing(dynamo_stores: DynamoStores) -> tuple[DynamoCounters, list[float]]:
-    """The real adapter, and the pauses that it makes."""
-    pauses = list[float]()
-    return DynamoCounters(STAGE, pauses.append), pauses
-
-
-def test_increment_that_meets_another_transaction_is_repeated(pausing: tuple[DynamoCounters, list[float]], key: tuple[str, str]) -> None:
-    counters, pauses = pausing
-    job_id = new_id()
-
-    with cancelled("None", "TransactionConflict", times=3):
-        counters.increment([marked(job_id, 1)], [add(key, n=1)])
-
-    assert counters.get([key])[key]["n"] == 1
-    assert len(pauses) == 3
-
-
-def test_increment_that_meets_others_again_and_again_is_stale(pausing: tuple[DynamoCounters, list[float]], key: tuple[str, str]) -> None:
-    """The marks are read again then; it is not a throttle, and nothing was counted."""
-    counters, pauses = pausing
+def test_increment_that_meets_another_transaction_is_stale_and_counts_nothing(dynamo_stores: DynamoStores, key: tuple[str, str]) -> None:
+    """It is not a throttle: a moment later, or on another part of the counter, it succeeds."""
+    update, increment = marked(new_id(), 1), add(key, n=1)
 
     with cancelled("None", "TransactionConflict") as given, pytest.raises(StaleVersion):
-        counters.increment([marked(new_id(), 1)], [add(key, n=1)])
+        dynamo_stores.counters.increment([update], [increment])
+    assert (len(given), dynamo_stores.counters.get([key])) == (1, {})
 
-    assert len(given) == CONFLICT_TRIES
-    assert sum(pauses) < 1
-    assert counters.get([key]) == {}
+    dynamo_stores.counters.increment([update], [increment], writer=3)
+    assert dynamo_stores.counters.get([key])[key]["n"] == 1
 
 
 @pytest.mark.parametrize(
@@ -168,40 +151,106 @@ def test_increment_that_meets_others_again_and_again_is_stale(pausing: tuple[Dyn
     ],
 )
 def test_the_kind_of_a_cancelled_increment_follows_its_reasons(
-    pausing: tuple[DynamoCounters, list[float]], key: tuple[str, str], codes: tuple[str, ...], expected: type[Exception]
+    dynamo_stores: DynamoStores, key: tuple[str, str], codes: tuple[str, ...], expected: type[Exception]
 ) -> None:
     with cancelled(*codes), pytest.raises(expected) as raised:
-        pausing[0].increment([marked(new_id(), 1)], [add(key, n=1)])
+        dynamo_stores.counters.increment([marked(new_id(), 1)], [add(key, n=1)])
 
     assert type(raised.value) is expected
 
 
-def test_an_invalid_increment_is_not_taken_for_a_conflict(pausing: tuple[DynamoCounters, list[float]], key: tuple[str, str]) -> None:
+def test_an_invalid_increment_is_not_taken_for_a_conflict(dynamo_stores: DynamoStores, key: tuple[str, str]) -> None:
     """It would be repeated for ever, and its shard would wait."""
     with cancelled("None", "ValidationError") as given, pytest.raises(Exception, match=CANCELLED):
-        pausing[0].increment([marked(new_id(), 1)], [add(key, n=1)])
+        dynamo_stores.counters.increment([marked(new_id(), 1)], [add(key, n=1)])
 
     assert len(given) == 1
 
 
-def test_overwrite_that_meets_a_transaction_is_repeated(pausing: tuple[DynamoCounters, list[float]], key: tuple[str, str]) -> None:
-    counters, pauses = pausing
+def test_overwrite_that_meets_a_transaction_is_repeated(dynamo_stores: DynamoStores, key: tuple[str, str]) -> None:
+    pauses = list[float]()
+    counters = DynamoCounters(STAGE, pauses.append)
 
-    with failing_requests("PutItem", "TransactionConflictException", 400, 2):
+    with cancelled("None", "TransactionConflict", times=2):
         assert counters.overwrite(key, 0, {"n": 2}, TTL)
-
     assert len(pauses) == 2
+
+    with cancelled("None", "TransactionConflict") as given:
+        assert not counters.overwrite(key, 1, {"n": 3}, TTL)
+    assert len(given) == CONFLICT_TRIES
+    assert counters.get([key])[key]["n"] == 2
+
+
+def test_a_counter_is_the_sum_of_what_all_writers_added(stores: Any, key: tuple[str, str]) -> None:
+    """Also for the query of a partition, and in the version, which grows with each change."""
+    other = key[0], "other"
+    for writer in range(WRITERS + 1):
+        stores.counters.increment([], [add(key, n=1, late=writer), add(other, n=2)], writer)
+    stores.counters.increment([], [add(key, n=-3)], 2)
+
+    expected = {"n": WRITERS + 1 - 3, "late": sum(range(WRITERS + 1)), VERSION: WRITERS + 2}
+    assert stores.counters.get([key]) == {key: expected}
+    assert stores.counters.query(key[0], 50) == {"counts": expected, "other": {"n": 2 * (WRITERS + 1), VERSION: WRITERS + 1}}
+
+
+def test_counter_overwrite_replaces_what_all_writers_added(stores: Any, key: tuple[str, str]) -> None:
+    for writer in (0, 1, 5):
+        stores.counters.increment([], [add(key, n=1)], writer)
+    seen = stores.counters.get([key])[key][VERSION]
+    stores.counters.increment([], [add(key, n=1)], 7)
+
+    assert not stores.counters.overwrite(key, seen, {"n": 9}, TTL)
+    assert stores.counters.overwrite(key, seen + 1, {"n": 9}, TTL)
+    assert stores.counters.get([key])[key] == {"n": 9, VERSION: seen + 2}
+    stores.counters.increment([], [add(key, n=1)], 7)
+    assert stores.counters.get([key])[key] == {"n": 10, VERSION: seen + 3}
+
+
+def test_a_query_shows_no_counter_of_which_it_read_only_some_parts(stores: Any, key: tuple[str, str]) -> None:
+    pk = key[0]
+    stores.counters.increment([], [add((pk, "a"), n=1), add((pk, "b"), n=1)])
+    for writer in range(1, 4):
+        stores.counters.increment([], [add((pk, "b"), n=1)], writer)
+
+    for limit in range(2, 6):
+        found = stores.counters.query(pk, limit)
+        assert found["a"]["n"] == 1
+        assert "b" not in found or found["b"]["n"] == 4
+
+
+@pytest.mark.parametrize("met", range(WRITERS + 1))
+def test_an_overwrite_in_the_middle_of_another_change_is_refused(dynamo_stores: DynamoStores, key: tuple[str, str], met: int) -> None:
+    """Between its read of the parts and its write another writer adds to any part."""
+    counters = dynamo_stores.counters
+    for writer in (0, 4):
+        counters.increment([], [add(key, n=1)], writer)
+    version = counters.get([key])[key][VERSION]
+    done = []
+
+    def meet(**_: object) -> None:
+        if not done:
+            done.append(met)
+            counters.increment([], [add(key, n=10)], met)
+
+    events = aws.client("dynamodb").meta.events
+    events.register_first("before-call.dynamodb.TransactWriteItems", meet)
+    try:
+        assert not counters.overwrite(key, version, {"n": 0}, TTL)
+    finally:
+        events.unregister("before-call.dynamodb.TransactWriteItems", meet)
+
+    assert counters.get([key])[key]["n"] == 12
 
 
 def test_jobs_are_counted_once_although_other_writers_come_first(stores: Any) -> None:
-    """Most tries conflict: more than one request repeats, fewer than counting does."""
+    """Several tries are lost, and the next ones are made on other parts of the counters."""
     world = World(counters=stores.counters)
     rows = [job(id=job_id_of_row(BATCH, row), batch_id=BATCH, status=Status.COMPLETED, finished_at=1) for row in range(60)]
 
     def conflict() -> Any:
         if isinstance(stores, DynamoStores):
-            return cancelled("None", "TransactionConflict", times=2 * CONFLICT_TRIES)
-        return refusing(stores.counters, "increment", 2, _Stale)
+            return cancelled("None", "TransactionConflict", times=3)
+        return refusing(stores.counters, "increment", 3, _Stale)
 
     with conflict() as given:
         assert count_jobs(world.container, rows) == []
