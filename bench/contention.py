@@ -1,6 +1,6 @@
 """Simulate several writers of the same counters: `python -m bench contention`.
 
-Each shard of the change stream has one writer. All of them add to the counter of a batch, or to
+Each shard of the change stream has some writers. All of them add to the counter of a batch, or to
 that of a type and model, and DynamoDB cancels a transaction that meets another one on an item. No
 emulator does that. Here the real service and the real adapter count on a simulated DynamoDB, in
 virtual time and in the same order in every run.
@@ -23,6 +23,7 @@ from typing import Any
 from unittest import mock
 
 from bench.findings import Finding, finding, table, verdicts
+from bench.readers import FACTOR, SHARDS
 from chalicelib.adapters.aws import client as aws
 from chalicelib.adapters.dynamodb.counters import DynamoCounters
 from chalicelib.consumers.count_jobs import PAGE_SIZE
@@ -32,7 +33,7 @@ from chalicelib.services.metrics.count_jobs import count_jobs
 from tests.faults.bridge import run_in_greenlet, wait
 from tests.kit.time import JumpingLoop, LoopClock
 
-SHARDS = 4  # of a new on-demand table
+CONCURRENT = SHARDS * FACTOR["count_jobs"]  # writers
 JOBS_PER_SECOND = 1_000
 SECONDS = 20
 BATCH_SIZE, WINDOW_SECONDS = 500, 2.0  # of the event source mapping
@@ -87,7 +88,7 @@ def measure() -> Finding:
     }
     return finding(
         "contention",
-        f"{SHARDS} writers of the same counters at {JOBS_PER_SECOND:,} jobs a second, {SECONDS} s, simulated",
+        f"{CONCURRENT} writers of the same counters at {JOBS_PER_SECOND:,} jobs a second, {SECONDS} s, simulated",
         AIM,
         value,
         loads={name: vars(one) for name, one in outcomes.items()},
@@ -122,21 +123,21 @@ async def _run(load: Load, seconds: float, loop: JumpingLoop, outcome: Outcome, 
     clock = _GreenletClock(loop)
     counters = DynamoCounters("bench", clock.sleep)
     ctx = SimpleNamespace(counters=counters, clock=clock, random=random.random, log=lambda *_, **__: None)
-    await asyncio.gather(*(_write(ctx, load, shard, seconds, loop, outcome) for shard in range(SHARDS)))
+    await asyncio.gather(*(_write(ctx, load, writer, seconds, loop, outcome) for writer in range(CONCURRENT)))
 
 
-async def _write(ctx: Any, load: Load, shard: int, seconds: float, loop: JumpingLoop, outcome: Outcome) -> None:
-    """Be the invocations of one shard: each counts what has come since, up to a batch."""
-    rate = load.changes_per_second / SHARDS
+async def _write(ctx: Any, load: Load, writer: int, seconds: float, loop: JumpingLoop, outcome: Outcome) -> None:
+    """Be one invocation after the other: each counts what has come since, up to a batch."""
+    rate = load.changes_per_second / CONCURRENT
     done, total = 0, round(rate * seconds)
-    await asyncio.sleep(shard * 0.1)
+    await asyncio.sleep(writer * 0.1)
     while done < total:
         oldest = done / rate
         await asyncio.sleep(max(0.0, min(oldest + WINDOW_SECONDS, (done + BATCH_SIZE) / rate) - loop.time()))
         size = min(BATCH_SIZE, total - done, max(1, int(loop.time() * rate) - done))
         for start in range(done, done + size, PAGE_SIZE):
             page = range(start, min(done + size, start + PAGE_SIZE))
-            jobs = [_job(load, shard + SHARDS * number) for number in page]
+            jobs = [_job(load, writer + CONCURRENT * number) for number in page]
             lost = await run_in_greenlet(lambda page: count_jobs(ctx, page), jobs)
             outcome.lost += len(lost)
             outcome.counted += len(jobs) - len(lost)

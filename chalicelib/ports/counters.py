@@ -10,7 +10,7 @@ from chalicelib.domain.metrics.counters import CounterIncrement, CountMark
 
 CounterKey = tuple[str, str]  # partition key and sort key
 VERSION = "version"  # the number of a counter that says how often it was changed
-WRITERS = 8  # parts of a counter beside its first one, for writers that come in each other's way
+WRITERS = 16  # parts of a counter beside its first one, for writers that come in each other's way
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,8 @@ class Counters(Protocol):
         """
 
     def get(self, keys: Sequence[CounterKey]) -> dict[CounterKey, dict[str, int]]:
-        """Return the counters that exist, read consistently. One request for each eleven."""
+        """Return the counters that exist, read consistently. One request, or one for each
+        five of many."""
 
     def query(self, pk: str, limit: int) -> dict[str, dict[str, int]]:
         """Return the first counters of a partition by sort key, read consistently. One request.

@@ -32,8 +32,8 @@ PART = "~"  # between sort key and writer; sorts behind all that sort keys of co
 
 
 class DynamoCounters:
-    """Units: 0.5 to read a mark, 9 to get a counter with all its possible parts; 2 for each mark and
-    each counter of a transaction.
+    """Units: 0.5 to read a mark, 1 to get one counter, 17 for each of several, since each possible part
+    is asked for; 2 for each mark and each counter of a transaction.
     """
 
     def __init__(self, stage: str, pause: Callable[[float], None] = time.sleep) -> None:
@@ -50,22 +50,33 @@ class DynamoCounters:
         self._transact([*puts, *updates], lambda write: write())
 
     def get(self, keys: Sequence[CounterKey]) -> dict[CounterKey, dict[str, int]]:
-        wanted = [part for key in dict.fromkeys(keys) for part in parts_of(key)]
-        return _sums(self._items(wanted, consistent=True))
+        wanted = list(dict.fromkeys(keys))
+        if len(wanted) == 1:
+            [(pk, sk)] = wanted
+            return _sums(self._query(pk, len(parts_of(wanted[0])), sk)["Items"])
+        return _sums(self._items([part for key in wanted for part in parts_of(key)], consistent=True))
 
     def query(self, pk: str, limit: int) -> dict[str, dict[str, int]]:
-        with aws.translate_errors():
-            response = aws.client("dynamodb").query(
-                TableName=self._table,
-                KeyConditionExpression="#pk = :pk",
-                ExpressionAttributeNames={"#pk": "pk"},
-                ExpressionAttributeValues={":pk": {"S": pk}},
-                ConsistentRead=True,
-                Limit=limit + 1,
-            )
+        response = self._query(pk, limit + 1)
         found = [(sk, numbers) for (_, sk), numbers in _sums(response["Items"]).items()]
         complete = found[:-1] if "LastEvaluatedKey" in response else found  # the last one may have further parts
         return dict(complete[:limit])
+
+    def _query(self, pk: str, limit: int, sk: str | None = None) -> Raw:
+        """Read a partition, or all parts of one of its counters."""
+        condition, values = "#pk = :pk", {":pk": pk}
+        if sk is not None:
+            condition, values = f"{condition} AND #sk BETWEEN :first AND :last", {**values, ":first": sk, ":last": last_part(sk)}
+        with aws.translate_errors():
+            response: Raw = aws.client("dynamodb").query(
+                TableName=self._table,
+                KeyConditionExpression=condition,
+                ExpressionAttributeNames={"#pk": "pk"} | ({"#sk": "sk"} if sk is not None else {}),
+                ExpressionAttributeValues={name: {"S": value} for name, value in values.items()},
+                ConsistentRead=True,
+                Limit=limit,
+            )
+        return response
 
     def overwrite(self, key: CounterKey, version: int, numbers: Mapping[str, int], ttl: int) -> bool:
         """Put the first part, and delete the others, on the condition that none has changed.
@@ -156,7 +167,12 @@ class DynamoCounters:
 def parts_of(key: CounterKey) -> list[CounterKey]:
     """Return the keys of all parts that a counter may have, in the order of their writers."""
     pk, sk = key
-    return [key, *((pk, f"{sk}{PART}{writer}") for writer in range(1, WRITERS + 1))]
+    return [key, *((pk, f"{sk}{PART}{writer:02}") for writer in range(1, WRITERS + 1))]
+
+
+def last_part(sk: str) -> str:
+    """Return the greatest sort key that a part of a counter may have."""
+    return f"{sk}{PART}{WRITERS:02}"
 
 
 def _sums(items: Iterable[Raw]) -> dict[CounterKey, dict[str, int]]:

@@ -91,13 +91,15 @@ def send_frames(
     return sent
 
 
-def _watched(ctx: BroadcastContext, job_ids: Sequence[str], until: Ms) -> list[str]:
+def _watched(ctx: BroadcastContext, job_ids: Sequence[str], until: Ms) -> Sequence[str]:
     """Return the jobs that may have subscribers, by their controls.
 
     A subscription changes `subscribers_version` before its handler reads the record, and this reads
     after the record was written, so one of the two sees the other (protocol rule 14: write first,
     then read).
     """
+    if len(job_ids) == 1:
+        return job_ids  # one query costs no more than its controls
     controls = call_with_retry(ctx.clock, partial(ctx.subscriptions.controls, job_ids, consistent=True), until) if job_ids else {}
     return [job_id for job_id in job_ids if job_id in controls and controls[job_id].subscribers_version]
 

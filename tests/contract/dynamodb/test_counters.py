@@ -190,6 +190,7 @@ def test_a_counter_is_the_sum_of_what_all_writers_added(stores: Any, key: tuple[
 
     expected = {"n": WRITERS + 1 - 3, "late": sum(range(WRITERS + 1)), VERSION: WRITERS + 2}
     assert stores.counters.get([key]) == {key: expected}
+    assert stores.counters.get([other, key])[key] == expected
     assert stores.counters.query(key[0], 50) == {"counts": expected, "other": {"n": 2 * (WRITERS + 1), VERSION: WRITERS + 1}}
 
 
