@@ -12,6 +12,7 @@ from chalicelib.domain.batches.counters import counter_key
 from chalicelib.domain.errors import StaleVersion, Throttled
 from chalicelib.domain.ids import job_id_of_row
 from chalicelib.domain.jobs.job import Job, Status
+from chalicelib.ports.counters import WRITERS
 from chalicelib.services.metrics import count_jobs as counting
 from tests.kit.batch_records import BATCH, batch
 from tests.kit.failing_store import refusing
@@ -94,6 +95,24 @@ def test_a_counter_conflict_is_retried_and_in_the_end_left_to_the_stream() -> No
 
     count_job_changes(world.container, changes(rows(4)))
     assert completed(world) == 4
+
+
+def test_after_a_conflict_a_counter_is_added_to_in_another_part() -> None:
+    """The other writer is probably still there."""
+    world, parts = World(random=lambda: 0.5), list[int]()
+    increment = world.container.counters.increment
+
+    def meet_twice(marks: Any, increments: Any, writer: int) -> None:
+        parts.append(writer)
+        if len(parts) < 3:
+            raise Conflict
+        increment(marks, increments, writer)
+
+    world.container.counters.increment = meet_twice  # type: ignore[method-assign]
+    count_job_changes(world.container, changes(rows(3)))
+
+    assert parts == [0, 1 + WRITERS // 2, 1 + WRITERS // 2]
+    assert completed(world) == 3
 
 
 def test_the_pauses_of_two_counting_writers_differ() -> None:
