@@ -40,11 +40,14 @@ class Tables:
 
     def _TransactWriteItems(self, request: Item) -> Item:  # noqa: N802
         for write in request["TransactItems"]:
-            self._PutItem(write["Put"])
+            if "Update" in write:
+                self._UpdateItem(write["Update"])
+            else:
+                self._PutItem(write["Put"])
         return {}
 
     def _UpdateItem(self, request: Item) -> Item:  # noqa: N802
-        """Apply `SET #0 = :0, ...`; it is used to change `subscribers_version`."""
+        """Apply `SET #0 = :0, ...`, for `subscribers_version`. Nobody reads what others change."""
         item = self._items[request["TableName"]].setdefault(_key(request["TableName"], request["Key"]), dict(request["Key"]))
         for name, value in SET.findall(request["UpdateExpression"]):
             item[request["ExpressionAttributeNames"][name]] = request["ExpressionAttributeValues"][value]
@@ -80,7 +83,7 @@ class Tables:
 
 
 class Cloud:
-    """The services that a worker uses: DynamoDB, SQS, STS, S3 and WebSocket connections."""
+    """The services of workers and stream readers: DynamoDB, SQS, STS, S3, WebSocket connections."""
 
     def __init__(self) -> None:
         self._tables = Tables()

@@ -35,7 +35,7 @@ OTHER_MEMORY = {
     "websocket_connect": 256,
     "websocket_message": 256,
     "websocket_disconnect": 256,
-    "on_job_change": 256,
+    "on_job_change": 1024,
     "count_jobs": 512,
 }  # MB
 PLATFORM_LOG_BYTES = 350  # per invocation

@@ -140,12 +140,13 @@ class Meter:
     def _count_batch_read(self, request: dict[str, Any], parsed: dict[str, Any]) -> None:
         """Count a batch read, in which the size of each item is rounded up separately."""
         for name, keys in request["RequestItems"].items():
-            found = parsed["Responses"].get(name, [])
+            found, consistent = parsed["Responses"].get(name, []), keys.get("ConsistentRead", False)
             row = self.rows[self.row_name(self.phase, self._tables[name].name, keys["Keys"][0])]
             row.requests += 1
             row.read += sum(map(units.item_bytes, found))
             missing = len(keys["Keys"]) - len(found)
-            row.read_units += sum(units.read_units(units.item_bytes(item), consistent=False) for item in found) + missing * 0.5
+            row.read_units += sum(units.read_units(units.item_bytes(item), consistent=consistent) for item in found)
+            row.read_units += missing * (1.0 if consistent else 0.5)
 
     def _count_sqs(self, model: Any, **_: Any) -> None:
         if not self._paused:

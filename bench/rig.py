@@ -122,13 +122,20 @@ class Rig:
 def open_rig() -> Iterator[Rig]:
     """Start both servers, each in its own process, and point this process at them."""
     with ExitStack() as stack:
-        source, cloud = (stack.enter_context(_serve(module)) for module in ("bench.source", "bench.cloud"))
+        source, cloud = stack.enter_context(_serve("bench.source")), stack.enter_context(open_cloud())
+        yield Rig(source, cloud)
+
+
+@contextmanager
+def open_cloud() -> Iterator[int]:
+    """Start the server for AWS and point this process at it. Yields its port."""
+    with _serve("bench.cloud") as port:
         for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN"):
             os.environ.pop(name, None)
         os.environ.update(AWS_ACCESS_KEY_ID="bench", AWS_SECRET_ACCESS_KEY="bench", AWS_DEFAULT_REGION="us-east-1")
         os.environ["HEADRACE_LOG_LEVEL"] = "ERROR"  # keeps log lines out of the JSON on standard output
-        os.environ["AWS_ENDPOINT_URL"] = f"http://127.0.0.1:{cloud}"
-        yield Rig(source, cloud)
+        os.environ["AWS_ENDPOINT_URL"] = f"http://127.0.0.1:{port}"
+        yield port
 
 
 @contextmanager

@@ -81,8 +81,8 @@ FUNCTIONS: tuple[Function, ...] = (
     Function("websocket_message", "websocket", 30, 256),
     Function("websocket_disconnect", "websocket", 30, 256),
     *WORKERS,
-    Function("on_job_change", "on_job_change", 90, 1024, reserved=40, stream=StreamReader(CHANGES_AND_ENDS, parallel=5)),
-    Function("count_jobs", "count_jobs", 60, 512, reserved=20, stream=StreamReader(NO_REMOVALS)),  # more at once would conflict
+    Function("on_job_change", "on_job_change", 90, 1024, reserved=40, stream=StreamReader(CHANGES_AND_ENDS, parallel=5)),  # eight shards
+    Function("count_jobs", "count_jobs", 60, 512, reserved=20, stream=StreamReader(NO_REMOVALS, parallel=2)),
     Function(
         "run_tasks",
         "run_tasks",

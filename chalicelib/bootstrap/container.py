@@ -129,11 +129,11 @@ class Container(DynamoStores):
     def offload_sends(self) -> Offload:
         return self.worker_loop.offload_sends
 
-    @property
+    @cached_property
     def parallel_map(self) -> ParallelMap:
-        from chalicelib.adapters.runtime.threads import parallel_map
+        from chalicelib.adapters.runtime.threads import PooledMap
 
-        return parallel_map
+        return PooledMap()
 
     @cached_property
     def endpoints(self) -> dict[str, str]:

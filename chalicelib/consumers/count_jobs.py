@@ -6,11 +6,10 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 
-from chalicelib.consumers.change_loop import TIME_BUDGET_MS as COUNTING_MS
 from chalicelib.consumers.change_loop import Change
 from chalicelib.domain.batches.batch import Batch, needs_attention
 from chalicelib.domain.batches.counters import BatchCounts
-from chalicelib.domain.errors import Unavailable
+from chalicelib.domain.errors import Throttled, Unavailable
 from chalicelib.domain.jobs.job import Job
 from chalicelib.domain.queues.lanes import STREAM
 from chalicelib.domain.units import Ms
@@ -19,7 +18,15 @@ from chalicelib.services.batches.context import BatchContext, enqueue_advance, l
 from chalicelib.services.metrics.count_jobs import count_jobs
 from chalicelib.services.retrying import call_with_retry
 
-PAGE_SIZE = 100  # jobs whose count marks are read together
+PAGE_SIZE = 90  # jobs whose count marks are read together; with their counters they mostly fit into one transaction
+
+# Milliseconds after the start of a batch, after which a step starts nothing more. A call that hangs then takes
+# 15 s more; the function has 60 s.
+COUNT_UNTIL_MS = 20_000
+ADVANCE_UNTIL_MS = 30_000
+BROADCAST_UNTIL_MS = 40_000
+
+Rows = tuple[str, str]  # tenant and id of a batch
 
 
 def count_job_changes(ctx: BatchContext, changes: Iterable[Change]) -> None:
@@ -30,10 +37,12 @@ def count_job_changes(ctx: BatchContext, changes: Iterable[Change]) -> None:
     others.
 
     Raises:
-        Unavailable: the counters did not answer. The stream delivers the batch again; count marks
-            prevent double counting (protocol rule 21: mark and counters in one transaction).
+        Unavailable: the counters did not answer, or other writers kept changing them. The stream
+            delivers the batch again; count marks prevent double counting (protocol rule 21: mark
+            and counters in one transaction).
     """
-    until = ctx.clock.now() + COUNTING_MS
+    started = ctx.clock.now()
+    until = started + COUNT_UNTIL_MS
     newest: dict[str, Job] = {}
     ends: set[str] = set()
     for job_id, before, after in changes:
@@ -46,17 +55,19 @@ def count_job_changes(ctx: BatchContext, changes: Iterable[Change]) -> None:
     jobs = list(newest.values())
     for start in range(0, len(jobs), PAGE_SIZE):
         _count(ctx, jobs[start : start + PAGE_SIZE], until)
-    ended_rows: defaultdict[tuple[str, str], list[Job]] = defaultdict(list)
+    ended_rows: defaultdict[Rows, list[Job]] = defaultdict(list)
     for job in jobs:
         if job.batch_id is not None:
             ended_rows[job.tenant, job.batch_id] += [job] if job.id in ends and job.status.is_terminal else []
-    _broadcast(ctx, _advance_batches(ctx, sorted(ended_rows)), ended_rows)
+    _broadcast(ctx, _advance_batches(ctx, sorted(ended_rows), started + ADVANCE_UNTIL_MS), ended_rows, started + BROADCAST_UNTIL_MS)
 
 
 def _count(ctx: BatchContext, jobs: Sequence[Job], until: Ms) -> None:
     """Count the jobs in one call; if that fails, count each alone to isolate the bad record."""
+    if ctx.clock.now() >= until:
+        raise Throttled("No time was left to count all changes; the stream delivers them again.")
     try:
-        uncounted = call_with_retry(ctx.clock, partial(count_jobs, ctx.counters, ctx.clock, jobs), until)
+        uncounted = call_with_retry(ctx.clock, partial(count_jobs, ctx, jobs), until)
     except Unavailable:
         raise
     except Exception as exc:  # noqa: BLE001 - a record that always fails would block its shard for a day and then be lost
@@ -67,34 +78,38 @@ def _count(ctx: BatchContext, jobs: Sequence[Job], until: Ms) -> None:
         for job in jobs:
             _count(ctx, [job], until)
         return
-    for job_id in uncounted:
-        _send_to_dead_letter(ctx, job_id, "not counted: every try lost to a concurrent counter", until)
+    if uncounted:
+        raise Throttled(f"{len(uncounted)} changes lost every try to other counters; the stream delivers them again.")
 
 
-def _advance_batches(ctx: BatchContext, batch_keys: Iterable[tuple[str, str]]) -> list[tuple[Batch, BatchCounts]]:
-    """Enqueue an advance of each batch that needs one. Returns all batches with their counts."""
-    found = []
-    for tenant, batch_id in batch_keys:
-        try:
-            batch = ctx.batches.get(tenant, batch_id)
-            if batch is None:
-                continue
-            counts = load_counts(ctx, batch_id)
-            found.append((batch, counts))
-            if needs_attention(batch, counts, ctx.clock.now()):
+def _advance_batches(ctx: BatchContext, batch_keys: Sequence[Rows], until: Ms) -> list[tuple[Batch, BatchCounts]]:
+    """Enqueue an advance of each batch that needs one. Returns all that could be read, with their counts."""
+    found = ctx.parallel_map(partial(_advance_batch, ctx, until), batch_keys)
+    return [each for each in found if each is not None]
+
+
+def _advance_batch(ctx: BatchContext, until: Ms, batch_key: Rows) -> tuple[Batch, BatchCounts] | None:
+    tenant, batch_id = batch_key
+    found = None
+    try:
+        if ctx.clock.now() >= until:
+            raise Throttled("No time was left to advance the batch.")
+        batch = ctx.batches.get(tenant, batch_id)
+        if batch is not None:
+            found = batch, load_counts(ctx, batch_id)
+            if needs_attention(*found, ctx.clock.now()):
                 enqueue_advance(ctx.queues, batch)
-        except Unavailable as exc:  # the counts are stored; the sweeper advances the batch
-            ctx.log("batch_advance_not_enqueued", batch_id=batch_id, tenant=tenant, error=exc)
+    except Unavailable as exc:  # the counts are stored; the sweeper advances the batch
+        ctx.log("batch_advance_not_enqueued", batch_id=batch_id, tenant=tenant, error=exc)
     return found
 
 
 def _broadcast(
-    ctx: BatchContext, batches: Iterable[tuple[Batch, BatchCounts]], ended_rows: Mapping[tuple[str, str], Sequence[Job]]
+    ctx: BatchContext, batches: Sequence[tuple[Batch, BatchCounts]], ended_rows: Mapping[Rows, Sequence[Job]], until: Ms
 ) -> None:
     """Broadcast batch progress. Runs last, so that a slow socket never delays counting."""
-    until = ctx.clock.now() + TIME_BUDGET_MS
-    for batch, counts in batches:
-        broadcast_batch_progress(ctx, batch, counts, until, ended_rows[batch.tenant, batch.id])
+    until = min(until, ctx.clock.now() + TIME_BUDGET_MS)
+    ctx.parallel_map(lambda one: broadcast_batch_progress(ctx, *one, until, ended_rows[one[0].tenant, one[0].id]), batches)
 
 
 def _send_to_dead_letter(ctx: BatchContext, job_id: str, reason: str, until: Ms) -> None:

@@ -8,11 +8,9 @@ from functools import partial
 from typing import Any
 
 from chalicelib.bootstrap import Container, container
-from chalicelib.consumers.broadcast_job_end import broadcast_job_ends
-from chalicelib.consumers.change_loop import DeadLetterFailed
 from chalicelib.consumers.count_jobs import count_job_changes
-from chalicelib.consumers.notify_job_end import notify_job_ends
-from chalicelib.consumers.release_dependents import RELEASE_DEPENDENTS, RemainingDependents, release_dependents, release_remaining
+from chalicelib.consumers.job_changes import process_job_changes
+from chalicelib.consumers.release_dependents import RELEASE_DEPENDENTS, RemainingDependents, release_remaining
 from chalicelib.domain import json_limits
 from chalicelib.domain.errors import HeadraceError, Unavailable
 from chalicelib.domain.execution.deadline import Deadline
@@ -170,25 +168,9 @@ _TASKS: dict[str, Callable[[Container, dict[str, Any]], Callable[[Ms], object] |
 
 
 def handle_job_changes(event: Any) -> None:
-    """Pass a batch of the change stream to each consumer. One failure does not stop the others."""
+    """Notify, release and broadcast what a batch of the change stream says."""
     ctx = container()
-    changes = list(ctx.changes(event.to_dict()["Records"]))
-    consumers: tuple[Callable[[], None], ...] = (
-        partial(broadcast_job_ends, ctx, changes),
-        partial(release_dependents, ctx, changes),
-        partial(notify_job_ends, ctx, changes),
-    )
-    failed = [exc for exc in map(_failure, consumers) if exc is not None]
-    if failed:
-        raise failed[0]
-
-
-def _failure(consumer: Callable[[], None]) -> DeadLetterFailed | None:
-    try:
-        consumer()
-    except DeadLetterFailed as exc:
-        return exc
-    return None
+    process_job_changes(ctx, list(ctx.changes(event.to_dict()["Records"])))
 
 
 def handle_count_changes(event: Any) -> None:

@@ -46,8 +46,12 @@ class Subscriptions(Protocol):
         It then writes chunks more often.
         """
 
-    def controls(self, job_ids: Sequence[str]) -> dict[str, JobControl]:
-        """Return the controls of those jobs that have any. One request for each hundred."""
+    def controls(self, job_ids: Sequence[str], *, consistent: bool = False) -> dict[str, JobControl]:
+        """Return the controls of those jobs that have any. One request for each hundred.
+
+        Read consistently, a job without a `subscribers_version` has no subscription that was
+        stored before.
+        """
 
 
 class Connections(Protocol):

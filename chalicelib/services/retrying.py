@@ -16,7 +16,7 @@ CONSUMER_RETRY_DELAYS = (0.2, 0.5, 1.0)  # seconds; a consumer of the change str
 # meanwhile, so no other worker takes the job.
 WORKER_RETRY_DELAYS = (0.2, 0.5, 1.0, 2.0, 5.0, 5.0, 10.0, 10.0, 10.0)
 
-CONFLICT_RETRY_DELAYS = (0.0, 0.05, 0.1, 0.2, 0.4, 0.8)  # seconds before each try; other writers of one counter have to pass first
+CONFLICT_RETRY_DELAYS = (0.0, 0.05, 0.1, 0.2, 0.4, 0.8)  # seconds before each try, on average; other writers of one counter pass first
 CANCEL_RETRY_DELAYS = (0.5, 1.0, 0.0)  # seconds after a provider response that could not be cancelled
 
 

@@ -9,7 +9,7 @@ import pytest
 from chalicelib.domain.auth.identity import Key, Role
 from chalicelib.entrypoints.http.server import ROUTES
 from chalicelib.services.auth.authenticate import secret_hash
-from chalicelib.services.streaming.subscriptions import broadcast_state
+from chalicelib.services.streaming.broadcast_states import SEND_MS, broadcast_states
 from tests.kit.http import Api
 from tests.kit.sockets import Socket
 from tests.kit.work import work
@@ -142,7 +142,7 @@ def test_an_open_socket_has_the_current_rights_of_its_key(api: Api) -> None:
     [frame] = socket.send({"action": "cancel", "job_id": seen})
     assert frame["code"] == "forbidden"
     api.call("DELETE", f"/jobs/{seen}")
-    assert broadcast_state(api.container, api.job(seen)) == 0
+    assert broadcast_states(api.container, [api.job(seen)], api.container.clock.now() + 2 * SEND_MS) == 0
 
 
 def test_a_ticket_socket_gains_no_rights_when_its_key_is_promoted(api: Api) -> None:

@@ -218,7 +218,7 @@ def test_the_sweeper_releases_dependents_missed_by_the_change_stream(api: Api) -
 
 
 def test_dependents_are_released_when_subscribers_cannot_be_notified(api: Api) -> None:
-    """A failure of one consumer of the change stream does not stop the others."""
+    """A failure of one consumer of the change stream does not stop the others, nor the stream."""
     first = api.submit()
     second = submit_dependent(api, [first]).json["job_id"]
     work(api)
@@ -226,10 +226,9 @@ def test_dependents_are_released_when_subscribers_cannot_be_notified(api: Api) -
     def broken(*_: Any) -> None:
         raise ValueError
 
-    api.container.subscriptions.for_job = broken  # type: ignore[assignment, method-assign]
+    api.container.subscriptions.controls = broken  # type: ignore[assignment, method-assign]
     api.container.queues.send_to_dead_letter = broken  # type: ignore[assignment, method-assign]
-    with pytest.raises(Exception, match="delivers them again"):
-        publish_change(api, first)
+    publish_change(api, first)
 
     assert api.job(second).status is Status.QUEUED
 

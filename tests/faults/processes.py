@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import copy
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Sequence
 from functools import partial
 from itertools import count
 from typing import Any
 
 from chalicelib import job_types
+from chalicelib.adapters.runtime.threads import serial_map
 from chalicelib.domain.auth.identity import Caller
 from chalicelib.domain.execution.deadline import Deadline
 from chalicelib.domain.jobs.job import Job
@@ -83,6 +84,7 @@ class Processes:
             caller_by_key_hash=keys.caller,
             offload=self._offload,
             offload_sends=self._offload,
+            parallel_map=self._parallel_map,
             cancel_response=lambda response_id: wait(cancel_response(self.provider, world.container.log, response_id)),
             delete_response=lambda response_id: wait(delete_response(self.provider, world.container.log, response_id)),
         )
@@ -176,6 +178,20 @@ class Processes:
         actor.threads.add(thread)
         thread.add_done_callback(partial(_on_thread_end, actor))
         return await asyncio.shield(thread)
+
+    def _parallel_map(self, call: Callable[[Any], Any], each: Iterable[Any]) -> list[Any]:
+        """Make the calls as on threads of the process: they take turns at every call of a port."""
+        if ACTOR.get() is None:
+            return serial_map(call, each)
+
+        async def run_all() -> list[Any]:
+            return await asyncio.gather(*(run_in_greenlet(call, one) for one in each), return_exceptions=True)
+
+        results = wait(run_all())
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
+        return results
 
     def close(self) -> None:
         """Cancel all tasks, and close the loop."""

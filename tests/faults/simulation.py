@@ -7,9 +7,7 @@ from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any
 
-from chalicelib.consumers.broadcast_job_end import broadcast_job_ends
-from chalicelib.consumers.notify_job_end import notify_job_ends
-from chalicelib.consumers.release_dependents import release_dependents
+from chalicelib.consumers.job_changes import process_job_changes
 from chalicelib.domain.errors import Unavailable
 from chalicelib.domain.jobs.job import Job
 from chalicelib.domain.queues.lanes import JOB_QUEUES
@@ -166,16 +164,17 @@ class Simulation(Processes):
             await asyncio.sleep(SWEEP_EVERY)
 
     async def _read_changes(self) -> None:
-        """Pass the changes to the consumers in order.
+        """Pass all waiting changes to the consumers, in order.
 
-        A consumer that fails gets the change again.
+        A batch that fails is delivered again.
         """
         while True:
-            change = await self._changes.get()
+            changes = [await self._changes.get()]
             self._reading_changes = True
-            for consumer in (broadcast_job_ends, release_dependents, notify_job_ends):
-                while isinstance(await self.run_call("stream", consumer, self.world.container, [change]), BaseException):
-                    await asyncio.sleep(1.0)
+            while not self._changes.empty():
+                changes.append(self._changes.get_nowait())
+            while isinstance(await self.run_call("stream", process_job_changes, self.world.container, changes), BaseException):
+                await asyncio.sleep(1.0)
             self._reading_changes = False
 
     async def _subscribe(self, connection: str, job_id: str, attempt: int, offset: int) -> None:

@@ -10,7 +10,6 @@ from chalicelib.adapters.runtime.threads import serial_map
 from chalicelib.bootstrap import Container
 from chalicelib.domain.ids import batch_id
 from chalicelib.observability import record
-from chalicelib.ports import ParallelMap
 from chalicelib.settings import Settings
 from tests.kit.provider import Script, ScriptedProvider
 from tests.kit.time import JumpingLoop
@@ -36,6 +35,7 @@ class InMemoryContainer(InMemoryAdapters, Container):
 
     offload: Any = staticmethod(run_inline)
     offload_sends: Any = staticmethod(run_inline)
+    parallel_map: Any = staticmethod(serial_map)
 
     def __init__(self, *scripts: Script, clock: ManualClock | None = None, loop: JumpingLoop | None = None) -> None:
         InMemoryAdapters.__init__(self, clock=clock or ManualClock())
@@ -59,10 +59,6 @@ class InMemoryContainer(InMemoryAdapters, Container):
             record(fact, **fields)
         else:
             self.log_lines.append((fact, fields))
-
-    @property
-    def parallel_map(self) -> ParallelMap:
-        return serial_map
 
     def with_changes(self, **members: Any) -> Any:
         """Return a copy with these members replaced."""

@@ -1,4 +1,4 @@
-"""Measurements on the DynamoDB client: the size of an item, and the requests that are sent."""
+"""The DynamoDB client of the tests: sizes of items, requests that are counted, requests that fail."""
 
 from __future__ import annotations
 
@@ -42,3 +42,23 @@ def counted_requests() -> Iterator[Counter[str]]:
         yield requests
     finally:
         events.unregister("before-call.dynamodb", count)
+
+
+@contextmanager
+def failing_requests(operation: str, code: str, status: int, times: int = 99, **more: Any) -> Iterator[list[str]]:
+    """Let DynamoDB fail the next requests with an error, without any effect."""
+    given: list[str] = []
+
+    def answer(**_: object) -> tuple[Any, dict[str, Any]] | None:
+        if len(given) >= times:
+            return None
+        given.append(code)
+        parsed = {"Error": {"Code": code, "Message": "no"}, "ResponseMetadata": {"HTTPStatusCode": status, "RetryAttempts": 0}, **more}
+        return type("Answer", (), {"status_code": status, "headers": {}})(), parsed
+
+    events = aws.client("dynamodb").meta.events
+    events.register_first(f"before-call.dynamodb.{operation}", answer)
+    try:
+        yield given
+    finally:
+        events.unregister(f"before-call.dynamodb.{operation}", answer)

@@ -12,18 +12,23 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from chalicelib.domain.errors import Throttled, Unavailable
+
+if TYPE_CHECKING:
+    from botocore.exceptions import ClientError
 
 CONNECT_TIMEOUT = 1.0
 READ_TIMEOUT = 3.0
 ATTEMPTS = 3
 CONNECTIONS = 50  # ten streams write, read and send frames at once; an idle connection costs nothing
 
-# Errors to which the response is to slow down. botocore does not retry a TransactionConflict, which a plain
-# write can meet too (DynamoDB, "Transaction conflict handling"). OverLimit and KmsThrottled are errors of SQS.
+# Another write on the same item was under way: a moment later this one succeeds. botocore does not repeat it.
+# A plain write can meet a transaction too (DynamoDB, "Transaction conflict handling").
+CANCELLED = "TransactionCanceledException"
 CONFLICTS = frozenset({"TransactionConflict", "TransactionConflictException"})
+# Errors to which the response is to slow down. OverLimit and KmsThrottled are errors of SQS.
 THROTTLES = CONFLICTS | frozenset(
     {
         "Throttling",
@@ -103,7 +108,7 @@ def translate_error(exc: Exception) -> Unavailable | None:
     from botocore import exceptions as botocore
 
     if isinstance(exc, botocore.ClientError):
-        return _from_response(exc.response)
+        return _from_response(exc)
     if isinstance(exc, (botocore.HTTPClientError, botocore.ConnectionError, botocore.IncompleteReadError)):
         return Unavailable()  # no connection, no response in time, a response cut short
     return None
@@ -114,12 +119,24 @@ def error_code(exc: BaseException | None) -> str:
     return str(getattr(exc, "response", {}).get("Error", {}).get("Code", ""))
 
 
-def _from_response(response: dict[str, Any]) -> Unavailable | None:
-    codes = {response.get("Error", {}).get("Code", "")}
-    if "TransactionCanceledException" in codes:
-        codes = {reason.get("Code") for reason in response.get("CancellationReasons", [])} - {"None", None}
+def cancellation_codes(exc: BaseException | None) -> set[str]:
+    """Return why DynamoDB cancelled a transaction; empty if it did not, or did not say."""
+    reasons = getattr(exc, "response", {}).get("CancellationReasons") or []
+    return {reason["Code"] for reason in reasons if reason.get("Code") not in ("None", None)}
+
+
+def is_conflict(exc: BaseException | None) -> bool:
+    """Whether a write had no effect for the sole reason that it met another one on the same item."""
+    codes = cancellation_codes(exc) if error_code(exc) == CANCELLED else {error_code(exc)}
+    return bool(codes) and codes <= CONFLICTS
+
+
+def _from_response(exc: ClientError) -> Unavailable | None:
+    codes = {error_code(exc)}
+    if CANCELLED in codes:
+        codes = cancellation_codes(exc)
         return Throttled() if codes and codes <= THROTTLES else None
-    status = response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    status = exc.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
     if codes & THROTTLES or status == 429:
         return Throttled()
     return Unavailable() if status >= 500 or codes & TRANSIENT else None

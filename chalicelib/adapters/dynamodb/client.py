@@ -15,6 +15,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import cache, wraps
+from random import uniform
 from typing import Any, Self, TypeVar
 
 from pynamodb.attributes import Attribute
@@ -34,8 +35,8 @@ from chalicelib.domain.errors import Throttled
 Raw = dict[str, Any]  # an item as DynamoDB's API writes it: {"id": {"S": "job_1"}}
 
 CONDITION_FAILED = "ConditionalCheckFailedException"
-CONFLICT_TRIES = 5  # of a write that met a transaction; all tries take well below the timeout of a request
-CONFLICT_BACKOFF = 0.02  # seconds
+CONFLICT_TRIES = 5  # of a write that met another one; all tries take well below the timeout of a request
+CONFLICT_BACKOFF = 0.02  # seconds, doubled with each try
 BATCH_KEYS = 100  # BatchGetItem's limit
 BATCH_WRITES = 25  # BatchWriteItem's
 BATCH_TRIES = 5  # for keys that a busy DynamoDB left unprocessed
@@ -248,27 +249,51 @@ def count(model: type[I], partition: str, condition: Condition, limit: int) -> i
     return int(found["Count"])
 
 
+def repeat_on_conflict(call: Callable[[], T], pause: Callable[[float], None] = time.sleep) -> T:
+    """Make a write. Repeat it for a moment if it met another one on the same item: it had no effect.
+
+    The pauses are random, so that writers that met do not meet again. A transaction that was
+    throttled is repeated as often as botocore repeats any other throttled request.
+
+    Raises:
+        Throttled: it was refused each time; `aws.is_conflict` of its cause says whether by other
+            writers, which will be through soon, or by a limit.
+    """
+    for attempt in range(1, CONFLICT_TRIES + 1):
+        try:
+            return call()
+        except Throttled as exc:
+            if attempt >= _tries(exc.__cause__):
+                raise
+            pause(uniform(0.5, 1.0) * CONFLICT_BACKOFF * 2**attempt)
+    raise Throttled
+
+
+def _tries(cause: BaseException | None) -> int:
+    if aws.is_conflict(cause):
+        return CONFLICT_TRIES
+    return aws.ATTEMPTS if aws.error_code(cause) == aws.CANCELLED else 1  # botocore has repeated any other
+
+
 def transact_put(writes: Sequence[tuple[Item, Condition | None]], pause: Callable[[float], None] = time.sleep) -> None:
     """Put several items in one TransactWriteItems, which costs double.
 
-    It is repeated if it meets another transaction.
+    It is repeated if it meets another write.
 
     Raises:
         TransactionConditionFailed: with the stored items whose conditions did not hold.
+        Throttled: as `repeat_on_conflict`.
     """
     connection = writes[0][0]._get_connection().connection
-    for attempt in range(1, CONFLICT_TRIES + 1):
+
+    def put_all() -> None:
         puts = [item.get_save_kwargs_from_instance(condition, "ALL_OLD") for item, condition in writes]
-        try:
-            connection.transact_write_items([], [], puts, [])
-        except TransactWriteError as exc:
-            raise TransactionConditionFailed(_refusals(exc)) from exc
-        except Throttled:
-            if attempt == CONFLICT_TRIES:
-                raise
-            pause(CONFLICT_BACKOFF * 2**attempt)
-        else:
-            return
+        connection.transact_write_items([], [], puts, [])
+
+    try:
+        repeat_on_conflict(put_all, pause)
+    except TransactWriteError as exc:
+        raise TransactionConditionFailed(_refusals(exc)) from exc
 
 
 def batch_put(items: Sequence[Item], pause: Callable[[float], None] = time.sleep) -> None:
@@ -342,27 +367,17 @@ def _bound(model: Any, name: str) -> Any:
 
 
 def _call(item: Item, operation: str, kwargs: dict[str, Any]) -> dict[str, Any]:
-    """Make one write.
-
-    Repeat it for a moment if it met a transaction on the same item: then it had no effect.
-    """
+    """Make one write, with `repeat_on_conflict`."""
     from botocore.exceptions import ClientError
 
     connection = item._get_connection().connection
-    for attempt in range(1, CONFLICT_TRIES + 1):
-        try:
-            response: dict[str, Any] = connection.dispatch(operation, kwargs)
-        except ClientError as exc:
-            if aws.error_code(exc) == CONDITION_FAILED:
-                raise ConditionFailed(exc.response.get("Item")) from exc
-            raise
-        except Throttled as exc:
-            if attempt == CONFLICT_TRIES or aws.error_code(exc.__cause__) not in aws.CONFLICTS:
-                raise
-            time.sleep(CONFLICT_BACKOFF * 2**attempt)
-        else:
-            return response
-    raise Throttled
+    try:
+        response: dict[str, Any] = repeat_on_conflict(lambda: connection.dispatch(operation, kwargs))
+    except ClientError as exc:
+        if aws.error_code(exc) == CONDITION_FAILED:
+            raise ConditionFailed(exc.response.get("Item")) from exc
+        raise
+    return response
 
 
 def _refusals(exc: TransactWriteError) -> list[Raw | None]:

@@ -47,7 +47,9 @@ class JobControlItem(Item):
 
 
 class DynamoSubscriptions:
-    """Units: add and remove 2 each, count 0.5 for each 4 KB, the others 1; reading the controls of n jobs 0.5 n."""
+    """Units: add and remove 2 each, count 0.5 for each 4 KB, the others 1; reading the controls of n
+    jobs 0.5 n, or n if consistent.
+    """
 
     def __init__(self, stage: str) -> None:
         self._subscriptions = bound(SubscriptionItem, stage, "job_data")
@@ -99,14 +101,15 @@ class DynamoSubscriptions:
     def announce_reader(self, job_id: str, until: Ms) -> None:
         self._update_control(job_id, (until + CONNECTION_TTL_MS) // 1000 + TTL_GRACE_SECONDS, self._controls.read_until.set(until))
 
-    def controls(self, job_ids: Sequence[str]) -> dict[str, JobControl]:
-        items = dynamodb.batch_get(self._controls, ((job_id, CONTROL) for job_id in job_ids))
+    def controls(self, job_ids: Sequence[str], *, consistent: bool = False) -> dict[str, JobControl]:
+        items = dynamodb.batch_get(self._controls, ((job_id, CONTROL) for job_id in job_ids), consistent=consistent)
         return dict(decode_readable(items, _control_of))
 
     def _update_control(self, job_id: str, ttl: int, action: Action) -> None:
         """Update one attribute and the TTL.
 
-        Every caller's TTL is beyond what the others need: a worker reads it for 15 minutes at most.
+        Every caller's TTL is beyond what the others need: a worker reads it for 15 minutes at most,
+        and the change stream for as long as a connection is open.
         """
         dynamodb.update(self._controls(job_id, CONTROL), [action, self._controls.ttl.set(ttl)])
 

@@ -72,7 +72,7 @@ class MemorySubscriptions:
         with self._lock:
             self._controls[job_id] = replace(self._control(job_id), read_until=until)
 
-    def controls(self, job_ids: Sequence[str]) -> dict[str, JobControl]:
+    def controls(self, job_ids: Sequence[str], *, consistent: bool = False) -> dict[str, JobControl]:
         with self._lock:
             return {job_id: self._controls[job_id] for job_id in job_ids if job_id in self._controls}
 

@@ -12,13 +12,12 @@ from functools import partial
 from chalicelib.domain.batches import frames as batch_frames
 from chalicelib.domain.batches.batch import Batch
 from chalicelib.domain.batches.counters import BatchCounts
-from chalicelib.domain.errors import ConnectionBusy, ConnectionGone
 from chalicelib.domain.jobs.job import Job
 from chalicelib.domain.streaming.frames import Frame
 from chalicelib.domain.streaming.subscriptions import Subscription
 from chalicelib.domain.units import Ms
 from chalicelib.services.batches.context import BatchContext
-from chalicelib.services.streaming.subscriptions import send_frame
+from chalicelib.services.streaming.broadcast_states import send_frames
 
 TIME_BUDGET_MS = 5_000  # of a caller, for all its batches; a send that hangs takes up to 4 s more
 MAX_ROW_FRAMES = 50  # ended rows of one broadcast that get a frame; the others are only counted
@@ -52,14 +51,6 @@ def _frames(batch: Batch, counts: BatchCounts, ended: Sequence[Job], now: Ms) ->
 def _send_frames(ctx: BatchContext, batch: Batch, frames: Sequence[Frame], until: Ms, subscription: Subscription) -> None:
     """Send the frames to one subscriber, if its API key may still see the batch."""
     try:
-        caller = ctx.caller_by_key_hash(subscription.key_hash)
-        if caller is None or not batch.is_visible_to(caller):
-            return
-        for frame in frames:
-            if ctx.clock.now() >= until:
-                return
-            send_frame(ctx, subscription, frame)
-    except (ConnectionGone, ConnectionBusy):
-        return  # the connection was dropped, or the client asks again after a silence
+        send_frames(ctx, subscription, frames, until, batch.is_visible_to)
     except Exception as exc:  # noqa: BLE001 - an error of one socket must not stop the others
         ctx.log("batch_broadcast_failed", batch_id=batch.id, tenant=batch.tenant, error=exc)

@@ -27,7 +27,7 @@ def recount_batch(ctx: BatchContext, batch: Batch) -> None:
     for ids in _pages_of_job_ids(batch):
         jobs = load_readable_jobs(ctx.jobs, ctx.log, ids, consistent=True).jobs  # the others stay as they are counted
         if jobs:
-            count_jobs(ctx.counters, ctx.clock, jobs, consistent=True)
+            count_jobs(ctx, jobs, consistent=True)
 
 
 def rebuild_counters(ctx: BatchContext, batch: Batch) -> None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from chalicelib.domain.batches import counters as batch_counters
 from chalicelib.domain.errors import StaleVersion
@@ -14,9 +14,11 @@ from chalicelib.domain.jobs.job import Job
 from chalicelib.domain.metrics import throughput
 from chalicelib.domain.metrics.counters import CounterIncrement, CountMark, merge_increments
 from chalicelib.ports import Clock, Counters, MarkUpdate
+from chalicelib.ports.counters import WRITERS
+from chalicelib.services.context import Context
 from chalicelib.services.retrying import CONFLICT_RETRY_DELAYS
 
-MAX_TRANSACTION_ITEMS = 90  # marks and counters of one transaction; DynamoDB allows 100
+MAX_TRANSACTION_ITEMS = 100  # marks and counters of one transaction, by DynamoDB
 MARK_TTL_SECONDS = 3 * 86_400  # longer than a change stream can be replayed
 
 CountFunction = Callable[[CountMark, Job], tuple[list[CounterIncrement], Any]]
@@ -29,6 +31,14 @@ COUNTERS: dict[str, CountFunction] = {
 }
 
 
+class CountContext(Context, Protocol):
+    """What counting needs. `random` returns a number in [0, 1)."""
+
+    @property
+    def counters(self) -> Counters: ...
+    def random(self) -> float: ...
+
+
 @dataclass(frozen=True, slots=True)
 class CountEntry:
     """The writes for one job."""
@@ -37,8 +47,11 @@ class CountEntry:
     increments: tuple[CounterIncrement, ...]
 
 
-def count_jobs(counters: Counters, clock: Clock, jobs: Iterable[Job], *, consistent: bool = False) -> list[str]:
+def count_jobs(ctx: CountContext, jobs: Iterable[Job], *, consistent: bool = False) -> list[str]:
     """Count the newest record of each job. Return the ids that lost every try to another writer.
+
+    Writers of the same counters come in each other's way. After the first try each adds to a part
+    of the counters that is drawn by lot, after a pause of random length.
 
     Args:
         consistent: read the marks consistently from the first try on.
@@ -53,8 +66,10 @@ def count_jobs(counters: Counters, clock: Clock, jobs: Iterable[Job], *, consist
     remaining = [job for job in newest.values() if is_counted(job)]
     for attempt, delay in enumerate(CONFLICT_RETRY_DELAYS):
         if remaining and delay:
-            clock.sleep(delay)
-        remaining = _try_count(counters, clock, remaining, MAX_TRANSACTION_ITEMS >> attempt, consistent=consistent or attempt > 0)
+            ctx.clock.sleep(delay * (0.5 + ctx.random()))
+        writer = 1 + int(ctx.random() * WRITERS) if attempt else 0
+        size = MAX_TRANSACTION_ITEMS >> max(0, attempt - 1)  # one mark that keeps changing must not stop ninety
+        remaining = _try_count(ctx, remaining, size, writer, consistent=consistent or attempt > 0)
     return [job.id for job in remaining]
 
 
@@ -63,19 +78,20 @@ def is_counted(job: Job) -> bool:
     return job.batch_id is not None or job.status.is_terminal
 
 
-def _try_count(counters: Counters, clock: Clock, jobs: Sequence[Job], max_items: int, *, consistent: bool) -> list[Job]:
+def _try_count(ctx: CountContext, jobs: Sequence[Job], max_items: int, writer: int, *, consistent: bool) -> list[Job]:
     """Count jobs in transactions of at most `max_items`; return those that lost to another writer."""
     if not jobs:
         return []
-    marks = counters.marks([job.id for job in jobs], consistent=consistent)
+    marks = ctx.counters.marks([job.id for job in jobs], consistent=consistent)
     by_id = {job.id: job for job in jobs}
-    entries = [entry for job in jobs if (entry := _entry(marks.get(job.id, CountMark(job_id=job.id)), job, clock)) is not None]
+    entries = [entry for job in jobs if (entry := _entry(marks.get(job.id, CountMark(job_id=job.id)), job, ctx.clock)) is not None]
     failed: list[Job] = []
     for chunk in _transactions(entries, max_items):
         try:
-            counters.increment(
+            ctx.counters.increment(
                 [entry.mark_update for entry in chunk],
                 merge_increments([increment for entry in chunk for increment in entry.increments]),
+                writer,
             )
         except StaleVersion:
             failed += [by_id[entry.mark_update.new.job_id] for entry in chunk]

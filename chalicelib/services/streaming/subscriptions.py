@@ -1,4 +1,4 @@
-"""WebSocket connections: open and close them, subscribe to jobs, replay text, broadcast states."""
+"""WebSocket connections: open and close them, subscribe to jobs, replay text, send frames."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import Protocol
 
 from chalicelib.domain.auth.identity import Caller
 from chalicelib.domain.errors import (
-    ConnectionBusy,
     ConnectionGone,
     ConnectionRefused,
     InvalidRequest,
@@ -15,7 +14,6 @@ from chalicelib.domain.errors import (
     ResultExpired,
     TooManyWatchers,
     Unauthenticated,
-    UnreadableRecord,
 )
 from chalicelib.domain.jobs.job import Job, Status
 from chalicelib.domain.streaming import frames
@@ -176,28 +174,6 @@ def replay_to_subscriber(ctx: StreamingContext, subscription: Subscription, job:
     state = frames.state(job, ctx.clock.now())
     if state is not None:
         send_frame(ctx, subscription, state)
-
-
-def broadcast_state(ctx: StreamingContext, job: Job) -> int:
-    """Send the job's state to every subscriber; the worker may have died before it could.
-
-    Returns:
-        How many subscribers got it.
-    """
-    state = frames.state(job, ctx.clock.now())
-    sent = 0
-    now = ctx.clock.now()
-    subscriptions = [each for each in ctx.subscriptions.for_job(job.id) if each.expires_at > now] if state else []
-    for subscription in subscriptions:
-        try:
-            caller = ctx.caller_by_key_hash(subscription.key_hash)
-            if caller is None or not caller.may_read_content(job):
-                continue
-            send_frame(ctx, subscription, state or {})
-            sent += 1
-        except (ConnectionGone, ConnectionBusy, UnreadableRecord):
-            continue  # dropped by `send_frame`, or the client subscribes again when it hears nothing
-    return sent
 
 
 def send_reply(ctx: StreamingContext, endpoint: str, connection_id: str, frame: frames.Frame) -> None:

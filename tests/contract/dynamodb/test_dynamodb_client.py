@@ -22,7 +22,7 @@ from chalicelib.domain.limits.circuit_breaker import CircuitBreaker
 from chalicelib.ports import IdempotencyRecord
 from infra.naming import table_name
 from infra.tables import TABLES
-from tests.kit.dynamodb import counted_requests, item_size
+from tests.kit.dynamodb import counted_requests, failing_requests, item_size
 from tests.kit.records import DAY, NOW, full_job, incompressible_text, job, job_spec, new_id
 
 INDEXES = {"by_tenant": ("g_t", "id"), "by_user": ("g_u", "id"), "by_state": ("g_s", "g_sk"), "due": ("g_d", "due_at")}
@@ -34,26 +34,6 @@ def stored(stores: DynamoStores, table: str, **key: str) -> dict[str, Any]:
     )
     item: dict[str, Any] = answer["Item"]
     return item
-
-
-@contextmanager
-def failing_requests(operation: str, code: str, status: int, times: int = 99, **more: Any) -> Iterator[list[str]]:
-    """Let DynamoDB fail the next requests with an error, without any effect."""
-    given: list[str] = []
-
-    def answer(**_: object) -> tuple[Any, dict[str, Any]] | None:
-        if len(given) >= times:
-            return None
-        given.append(code)
-        parsed = {"Error": {"Code": code, "Message": "no"}, "ResponseMetadata": {"HTTPStatusCode": status, "RetryAttempts": 0}, **more}
-        return type("Answer", (), {"status_code": status, "headers": {}})(), parsed
-
-    events = aws.client("dynamodb").meta.events
-    events.register_first(f"before-call.dynamodb.{operation}", answer)
-    try:
-        yield given
-    finally:
-        events.unregister(f"before-call.dynamodb.{operation}", answer)
 
 
 def units(before: Job | None, after: Job, stores: DynamoStores) -> int:
@@ -287,6 +267,7 @@ def test_conflicting_transaction_is_retried(dynamo_stores: DynamoStores) -> None
 
     assert dynamo_stores.jobs.get(given.id) == given
     assert len(pauses) == 2
+    assert all(dynamodb.CONFLICT_BACKOFF < pause <= dynamodb.CONFLICT_BACKOFF * 4 for pause in pauses)
 
 
 def test_retries_of_a_conflicting_transaction_are_limited(dynamo_stores: DynamoStores) -> None:
@@ -302,6 +283,20 @@ def test_retries_of_a_conflicting_transaction_are_limited(dynamo_stores: DynamoS
 
     assert len(given) == dynamodb.CONFLICT_TRIES
     assert sum(pauses) < 1
+
+
+def test_throttled_transaction_is_retried_less_often_than_a_conflicting_one(dynamo_stores: DynamoStores) -> None:
+    """As often as botocore retries any other throttled request: it does not look into transactions."""
+    item, reasons = item_of(dynamo_stores.jobs._jobs, job()), [{"Code": "ThrottlingError"}]
+
+    with (
+        failing_requests("TransactWriteItems", "TransactionCanceledException", 400, CancellationReasons=reasons) as given,
+        pytest.raises(Throttled) as raised,
+    ):
+        dynamodb.transact_put([(item, None)], lambda _: None)
+
+    assert len(given) == aws.ATTEMPTS < dynamodb.CONFLICT_TRIES
+    assert not aws.is_conflict(raised.value.__cause__)
 
 
 def test_unprocessed_keys_are_requested_again(dynamo_stores: DynamoStores) -> None:

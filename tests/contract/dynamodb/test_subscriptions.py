@@ -137,3 +137,16 @@ def test_controls_of_many_jobs_are_read_together(stores: Any) -> None:
 
     assert found == {job_id: JobControl(read_until=NOW) for job_id in jobs[::2]}
     assert stores.subscriptions.controls([]) == {}
+
+
+def test_consistent_controls_show_which_jobs_were_ever_subscribed_to(stores: Any) -> None:
+    """One request tells jobs that nobody watches from those whose subscriptions must be read."""
+    watched, cancelled, ended, never = (new_id() for _ in range(4))
+    stores.subscriptions.add(subscription(watched))
+    stores.subscriptions.request_cancel(cancelled, 1, NOW // 1000 + 86_400)
+    stores.subscriptions.add(subscription(ended))
+    stores.subscriptions.remove(ended, subscription(ended).connection_id)
+
+    found = stores.subscriptions.controls([watched, cancelled, ended, never], consistent=True)
+
+    assert {job_id for job_id, control in found.items() if control.subscribers_version} == {watched, ended}

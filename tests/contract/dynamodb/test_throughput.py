@@ -54,3 +54,12 @@ def test_throughput_ignores_other_attributes_of_a_counter(stores: Any) -> None:
     count(stores, [CounterIncrement(key=counter_key("general", model, NOW), amounts={"v": 7}, ttl=1)])
 
     assert stores.throughput.get("general", model, NOW).n == MIN_SAMPLES
+
+
+def test_throughput_includes_what_every_writer_counted(dynamo_stores: DynamoStores) -> None:
+    """A counter has parts where writers met."""
+    model = new_id()
+    for writer in range(MIN_SAMPLES):
+        dynamo_stores.counters.increment([], count_job(CountMark(job_id="j"), completed_job(model=model))[0], writer)
+
+    assert dynamo_stores.throughput.get("general", model, NOW).n == MIN_SAMPLES

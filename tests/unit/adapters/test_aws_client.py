@@ -63,6 +63,25 @@ def test_only_transient_aws_errors_are_translated(exc: Exception, kind: type[Exc
     assert (type(known) if known else None) is kind
 
 
+@pytest.mark.parametrize(
+    ("exc", "conflict"),
+    [
+        (answer("TransactionConflictException"), True),
+        (cancelled("None", "TransactionConflict"), True),
+        (cancelled("TransactionConflict", "TransactionConflict"), True),
+        (cancelled("TransactionConflict", "ThrottlingError"), False),
+        (cancelled("TransactionConflict", "ConditionalCheckFailed"), False),
+        (cancelled("None"), False),
+        (answer("ThrottlingException"), False),
+        (answer("ConditionalCheckFailedException"), False),
+        (None, False),
+    ],
+)
+def test_a_conflict_is_told_from_a_throttle(exc: BaseException | None, conflict: bool) -> None:
+    """A conflict is over in a moment; a throttle may last."""
+    assert aws.is_conflict(exc) is conflict
+
+
 def test_translated_errors_keep_their_cause_and_others_pass_unchanged() -> None:
     throttle, denied = answer("ThrottlingException"), answer("AccessDeniedException")
 

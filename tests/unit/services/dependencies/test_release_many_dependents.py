@@ -11,7 +11,14 @@ from typing import Any
 
 import pytest
 
-from chalicelib.consumers.release_dependents import PAGE_SIZE, TIME_BUDGET_MS, RemainingDependents, release_dependents, release_remaining
+from chalicelib.consumers.release_dependents import (
+    ENQUEUE_MS,
+    PAGE_SIZE,
+    TIME_BUDGET_MS,
+    RemainingDependents,
+    release_dependents,
+    release_remaining,
+)
 from chalicelib.domain.errors import Throttled
 from chalicelib.domain.jobs import transitions
 from chalicelib.domain.jobs.job import DEPENDENCIES, Job, Status
@@ -216,7 +223,24 @@ def test_parents_beyond_the_time_budget_are_passed_on_to_task_messages() -> None
     release_dependents(world.container, [(job.id, None, job) for job in (parent, second, alone)])
 
     waiting = [RemainingDependents.from_message(json.loads(message.body)) for message in world.container.queues.messages[TASKS]]
-    assert waiting == [RemainingDependents(parent.tenant, parent.id, children[19].id), RemainingDependents(second.tenant, second.id)]
+    last = children[TIME_BUDGET_MS // 1000 - 1]
+    assert waiting == [RemainingDependents(parent.tenant, parent.id, last.id), RemainingDependents(second.tenant, second.id)]
+
+
+def test_parents_that_are_not_reached_in_time_are_left_to_the_sweeper() -> None:
+    world, parent, children = parent_with_children(30)
+    second = world.submit()
+    child = child_of(world, second)
+    second, mark_parents_ended = write_end(world, second), world.container.dependencies.mark_parents_ended
+    slow_down(world, (TIME_BUDGET_MS + ENQUEUE_MS) / 1000)
+
+    release_dependents(world.container, [(job.id, None, job) for job in (parent, second)])
+
+    assert not world.container.queues.messages[TASKS]
+    assert count_states(world, [*children, child]) == {(Status.QUEUED, 2): 1, (Status.WAITING, 1): 30}
+    world.container.dependencies.mark_parents_ended = mark_parents_ended  # type: ignore[method-assign]
+    world.sweep(after=130)
+    assert count_states(world, [*children, child]) == {(Status.QUEUED, 2): 31}
 
 
 @pytest.mark.parametrize(

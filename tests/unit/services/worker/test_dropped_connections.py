@@ -15,9 +15,9 @@ import pytest
 from chalicelib.domain.errors import ConnectionBusy, ConnectionGone
 from chalicelib.domain.jobs.job import Job, Status
 from chalicelib.domain.streaming.subscriptions import CONNECTION_SHARDS, Connection, connection_shard
+from chalicelib.services.streaming.broadcast_states import SEND_MS, broadcast_states
 from chalicelib.services.streaming.prune_connections import MAX_PROBED, MIN_AGE_MS
 from chalicelib.services.streaming.subscriptions import (
-    broadcast_state,
     close_connection,
     get_connection,
     open_connection,
@@ -49,7 +49,8 @@ def by_a_worker(world: World, job: Job) -> None:
 
 
 def by_the_change_stream(world: World, job: Job) -> None:
-    broadcast_state(world.container, replace(job, status=Status.COMPLETED, length=0))
+    ended = replace(job, status=Status.COMPLETED, length=0)
+    broadcast_states(world.container, [ended], world.clock.now() + 2 * SEND_MS)
 
 
 def by_subscribing(world: World, job: Job) -> None:
