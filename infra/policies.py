@@ -58,7 +58,7 @@ def _worker(stage: str) -> list[Statement]:
         _table(stage, "job_data", READ + CHANGE + REMOVE),
         _table(stage, "coordination", READ + CHANGE + REMOVE),
         _table(stage, "counters", READ),
-        _table(stage, "accounts", ("GetItem",)),
+        _table(stage, "accounts", ("BatchGetItem", "GetItem")),
         _receive(stage),
         _send(stage),
         _find_content(stage),
@@ -75,7 +75,7 @@ def _work(stage: str) -> list[Statement]:
         _table(stage, "job_data", READ + CHANGE + REMOVE),
         _table(stage, "coordination", READ + CHANGE + REMOVE),
         _table(stage, "counters", (*READ, "DeleteItem", "PutItem")),  # batches and deliveries
-        _table(stage, "accounts", ("GetItem",)),
+        _table(stage, "accounts", ("BatchGetItem", "GetItem")),
         _receive(stage),
         _send(stage),
         _content(stage),
