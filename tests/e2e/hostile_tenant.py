@@ -37,7 +37,7 @@ MAX_SOCKETS = 25
 # of a socket takes some 60 ms of a core: faster floods would show what the emulator can take.
 PING_EVERY, SUBSCRIBE_EVERY, CONNECT_EVERY, BODY_EVERY, FILE_EVERY = 0.15, 0.2, 0.3, 0.5, 3.0
 LONG = "long"  # the prompt of the text that is replayed again and again
-LONG_WORDS = [f"again{number} " for number in range(8_000)]
+LONG_WORDS = [f"again{number} " for number in range(3_000)]
 
 
 def scenarios() -> Iterator[Scenario]:
@@ -94,7 +94,7 @@ class HostileTenant:
             *("own circuit open", "job held", "job retried"),
             *(f"body refused: {name}" for name in BODIES_SENT),
             *(f"file refused: {name}" for name in FILES_SENT),
-            *("replay", "replay refused"),
+            *("replay",),
         }
         with self._lock:
             few_sockets = [] if self.done["socket"] > MAX_SOCKETS else ["sockets"]
