@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from chalicelib.consumers.change_loop import TIME_BUDGET_MS, UNREADABLE, Change, DeadLetterFailed, for_each_change
+from chalicelib.consumers.change_loop import TIME_BUDGET_MS, Change, DeadLetterFailed, for_each_change
 from chalicelib.domain.errors import Throttled
 from chalicelib.domain.jobs.job import Job
 from tests.kit.failing_store import refusing
@@ -25,7 +25,7 @@ def unreadable(number: int) -> Change:
 
 
 def process(world: World, changes: list[Change], handle: Callable[[Job | None, Job], None] = lambda _before, _after: None) -> None:
-    for_each_change(world.container, "tests", changes, handle, dead_letter_unreadable=True)
+    for_each_change(world.container, "tests", changes, handle, log_unreadable=True)
 
 
 def dead_letters(world: World) -> list[tuple[str, str]]:
@@ -113,34 +113,57 @@ def test_changes_of_a_batch_share_one_time_budget_and_the_rest_is_left() -> None
     assert dead_letters(world) == []
 
 
-def test_an_unreadable_change_is_dead_lettered_after_a_retry() -> None:
+def poison(_before: Job | None, after: Job) -> None:
+    """Fail for the first job, and for no other."""
+    if after.id == change(1)[0]:
+        raise ValueError
+
+
+def test_sending_to_the_dead_letter_queue_is_retried() -> None:
     world = World()
 
     with refusing(world.container.queues, "send_to_dead_letter", 3):
-        process(world, [unreadable(1), change(2)])
+        process(world, [change(1), change(2)], poison)
 
-    assert dead_letters(world) == [(unreadable(1)[0], UNREADABLE)]
+    assert dead_letters(world) == [(change(1)[0], "tests: ValueError")]
 
 
 def test_a_change_that_cannot_be_dead_lettered_is_delivered_again() -> None:
     """The other change is handled first."""
     world, handled = World(), list[str]()
-    changes = [unreadable(1), change(2)]
+    changes = [change(1), change(2)]
 
-    with refusing(world.container.queues, "send_to_dead_letter", 4), pytest.raises(DeadLetterFailed, match="1 records"):
-        process(world, changes, lambda _before, after: handled.append(after.id))
-    assert (len(handled), dead_letters(world)) == (1, [])
+    def handle(before: Job | None, after: Job) -> None:
+        poison(before, after)
+        handled.append(after.id)
 
-    process(world, changes)
-    assert dead_letters(world) == [(unreadable(1)[0], UNREADABLE)]
+    with refusing(world.container.queues, "send_to_dead_letter", 4), pytest.raises(DeadLetterFailed, match="1 changes"):
+        process(world, changes, handle)
+    assert (handled, dead_letters(world)) == ([change(2)[0]], [])
+
+    process(world, changes, handle)
+    assert dead_letters(world) == [(change(1)[0], "tests: ValueError")]
 
 
-def test_an_unreadable_change_for_which_no_time_is_left_is_delivered_again() -> None:
+def test_a_bug_for_which_no_time_is_left_is_delivered_again() -> None:
     """Nothing else would find it."""
     world = World()
 
     def slow(_before: Job | None, _after: Job) -> None:
         world.clock.advance(TIME_BUDGET_MS / 1000)
+        raise ValueError
 
     with pytest.raises(DeadLetterFailed):
-        process(world, [change(1), unreadable(2)], slow)
+        process(world, [change(1)], slow)
+
+    assert dead_letters(world) == []
+
+
+def test_a_change_that_cannot_be_read_is_logged_and_stops_no_other() -> None:
+    """Another version of the code wrote it. A dead letter would name a job that is well."""
+    world, handled = World(), list[str]()
+
+    process(world, [unreadable(1), change(2)], lambda _before, after: handled.append(after.id))
+
+    assert (handled, dead_letters(world)) == ([change(2)[0]], [])
+    assert logged(world, "change_unreadable") == [{"job_id": unreadable(1)[0]}]
