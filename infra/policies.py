@@ -29,7 +29,7 @@ def _api(stage: str) -> list[Statement]:
         _table(stage, "job_data", READ + CHANGE + REMOVE),
         _table(stage, "coordination", READ + CHANGE + REMOVE),
         _table(stage, "accounts", ("GetItem",)),
-        _table(stage, "counters", READ + CHANGE + REMOVE),
+        _table(stage, "counters", (*READ, *CHANGE, *REMOVE, "ConditionCheckItem")),  # a recount checks
         *_signing_secrets(stage, write=True),
         _send(stage),
         _measure(stage),
@@ -58,7 +58,7 @@ def _worker(stage: str) -> list[Statement]:
         _table(stage, "job_data", READ + CHANGE + REMOVE),
         _table(stage, "coordination", READ + CHANGE + REMOVE),
         _table(stage, "counters", READ),
-        _table(stage, "accounts", ("GetItem",)),
+        _table(stage, "accounts", ("BatchGetItem", "GetItem")),  # keys of subscribers
         _receive(stage),
         _send(stage),
         _find_content(stage),
@@ -153,7 +153,7 @@ def _sweep(stage: str) -> list[Statement]:
 
 
 def _sweep_deliveries(stage: str) -> list[Statement]:
-    return [_table(stage, "counters", ("BatchGetItem", "DeleteItem", "PutItem", "Query")), _send(stage)]
+    return [_table(stage, "counters", ("BatchGetItem", "DeleteItem", "Query", *CHANGE)), _send(stage)]
 
 
 def _sweep_job_ends(stage: str) -> list[Statement]:
@@ -177,7 +177,7 @@ def _sweep_bulk_operations(stage: str) -> list[Statement]:
     return [
         _table(stage, "jobs", (*READ, "DeleteItem", "UpdateItem")),
         _table(stage, "job_data", (*READ, "BatchWriteItem", "UpdateItem")),
-        _table(stage, "coordination", ("BatchGetItem", "DeleteItem", "PutItem", "Query")),
+        _table(stage, "coordination", ("BatchGetItem", "DeleteItem", "Query", "UpdateItem")),
         _table(stage, "counters", ("GetItem", "PutItem")),  # the number of rows of a batch; deliveries of ends before a retry or deletion
         _table(stage, "accounts", ("GetItem",)),  # API address for links in messages
         _send(stage),

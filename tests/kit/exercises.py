@@ -383,8 +383,9 @@ class Exercises(Users):
         self.cloud.tick()
         self.cloud.settle()
         assert not [key for key in objects() if any(job in key for job in jobs[:2])]
-        cleanup = self.call("POST", "/jobs", {"type": "data_cleanup", "input": {"days": 0, "failed_days": 0}}, "operator")["job_id"]
-        with patch.object(data_cleanup, "MAX_DELETED", 3):
+        given = {"days": 0, "cursor": "completed:"}  # the newest ones
+        cleanup = self.call("POST", "/jobs", {"type": "data_cleanup", "input": given}, "operator")["job_id"]
+        with patch.object(data_cleanup, "PAGE_SIZE", 3), patch.object(data_cleanup, "MAX_DELETED", 3):
             self.cloud.settle()
         assert self.status(cleanup) == "completed"
         assert not [key for key in objects() if jobs[2] in key]
