@@ -19,8 +19,8 @@ Resource = dict[str, Any]
 
 TOPIC = "AlarmTopic"  # the logical name
 BEHIND_MS = 60_000  # of a reader of the change stream: a record blocks its shard, or the reader is too slow
-# The oldest message of a lane. A message stays in its queue while its job runs, for 15 minutes at
-# most, so no bound can be shorter. Lanes with less hurry may have a backlog.
+# The oldest message of a queue of jobs. A message stays in its queue while its job runs, for 15
+# minutes at most, so no bound can be shorter. Queues with less hurry may have a backlog.
 OLDEST_SECONDS = {"urgent": 1_200, "high": 1_800, "low": 6 * 3600}
 OLDEST_SECONDS_OF_OTHERS = 3_600
 
@@ -91,13 +91,13 @@ def _change_stream(stage: str) -> Iterator[Alarm]:
 
 
 def _queues(stage: str) -> Iterator[Alarm]:
-    for name in (*lanes.LANES, *lanes.TASK_QUEUES, lanes.STREAM):
+    for name in (*lanes.JOB_QUEUES, *lanes.TASK_QUEUES, lanes.STREAM):
         of = {"QueueName": lanes.dead_letter_queue_name(stage, name)}
         dead = f"{of['QueueName']} has messages that could not be processed."
         yield Alarm(f"{name}-dead-letters", dead, "AWS/SQS", "ApproximateNumberOfMessagesVisible", of, "Maximum", window=1)
-    for name in lanes.LANES:
+    for name in lanes.JOB_QUEUES:
         of, most = {"QueueName": lanes.queue_name(stage, name)}, OLDEST_SECONDS.get(name, OLDEST_SECONDS_OF_OTHERS)
-        late = f"A message has been in the lane {name} for more than {most // 60} minutes."
+        late = f"A message has been in the queue {name} for more than {most // 60} minutes."
         yield Alarm(f"{name}-oldest-message", late, "AWS/SQS", "ApproximateAgeOfOldestMessage", of, "Maximum", above=most)
 
 

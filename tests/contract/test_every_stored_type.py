@@ -582,6 +582,7 @@ CASES = [
         table="accounts",
         write=lambda stores: key_of(pk=f"key#{sort_key(write_api_key(stores))[4:]}", sk="key"),
         read=lambda stores, key: stores.api_keys.key(key["pk"]["S"][4:]),
+        read_many=lambda stores, keys: stores.api_keys.many([key["pk"]["S"][4:] for key in keys]),
         enums=("role",),
     ),
     Case(

@@ -73,12 +73,12 @@ def test_every_dead_letter_queue_has_an_alarm_for_its_first_message(stage: str) 
     assert {(one["ComparisonOperator"], one["Threshold"]) for one in watched.values()} == {("GreaterThanThreshold", 0)}
 
 
-@pytest.mark.parametrize("lane", lanes.LANES)
-def test_oldest_message_of_a_lane_may_be_as_old_as_a_worker_may_run(lane: str) -> None:
+@pytest.mark.parametrize("queue", lanes.JOB_QUEUES)
+def test_oldest_message_of_a_queue_may_be_as_old_as_a_worker_may_run(queue: str) -> None:
     """A message stays in its queue until its job has ended."""
-    alarm = made()[f"{lane}-oldest-message"]
+    alarm = made()[f"{queue}-oldest-message"]
 
-    assert dimensions(alarm) == {"QueueName": lanes.queue_name("prod", lane)}
+    assert dimensions(alarm) == {"QueueName": lanes.queue_name("prod", queue)}
     assert alarm["Threshold"] > lanes.WORKER_TIMEOUT
 
 
