@@ -94,20 +94,20 @@ def _finish_end(ctx: ReleaseContext, until: Ms, notified: Collection[str], chang
     job = change[2]
     assert job is not None
     try:
-        if release_all(ctx, job, until) and job.is_end_due and job.id in notified:
+        if release_first(ctx, job, until) and job.is_end_due and job.id in notified:
             ctx.jobs.set_end_due(job, None)
     except Exception as exc:  # noqa: BLE001 - a record that always fails would block its shard; the end stays due
         ctx.log("release_dependents_failed", job_id=job.id, tenant=job.tenant, error=exc)
 
 
-def release_all(ctx: ReleaseContext, parent: Job, until: Ms) -> bool:
+def release_first(ctx: ReleaseContext, parent: Job, until: Ms) -> bool:
     """Release the first page of dependents of a job that has ended, and pass the rest on.
 
     Args:
         until: release nothing later, and pass on nothing `ENQUEUE_MS` later.
 
     Returns:
-        Whether all are released or passed on.
+        Whether all are released. What was passed on may fail, so it does not count.
 
     Raises:
         Unavailable: a store did not answer, or no time was left.
@@ -118,7 +118,20 @@ def release_all(ctx: ReleaseContext, parent: Job, until: Ms) -> bool:
         if ctx.clock.now() >= until + ENQUEUE_MS:
             raise Unavailable("No time was left to send a task message.")
         ctx.queues.send_task(TASKS, rest.to_json(), rest.tenant)
-    return not run.failed
+    return rest is None and not run.failed
+
+
+def release_all(ctx: ReleaseContext, parent: Job, until: Ms) -> bool:
+    """Release the dependents of a job that has ended, page by page. Returns whether all are released.
+
+    Raises:
+        Unavailable: a store did not answer.
+    """
+    run = ReleaseRun(ctx, until)
+    left: RemainingDependents | None = RemainingDependents(parent.tenant, parent.id)
+    while left is not None and ctx.clock.now() < until:
+        left = _release_page(run, left)
+    return left is None and not run.failed
 
 
 def release_remaining(ctx: ReleaseContext, rest: RemainingDependents, until: Ms) -> None:

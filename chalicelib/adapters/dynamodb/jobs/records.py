@@ -85,8 +85,8 @@ class DynamoJobs:
         return [found[job_id] for job_id in job_ids if job_id in found]
 
     def replace(self, seen: Job, new: Job) -> None:
-        if seen.status.is_terminal:
-            seen = dataclasses.replace(seen, due_at=None)  # it may have been removed since, so it is written if `new` has one
+        if seen.status.is_terminal:  # its `due_at` may have been removed since: write what `new` has, whatever was seen
+            seen = dataclasses.replace(seen, due_at=None if new.due_at is not None else 0)
         try:
             dynamodb.update_changed(item_of(self._jobs, seen), item_of(self._jobs, new), self._jobs.version == seen.version, _COMPUTED_KEYS)
         except ConditionFailed as failed:
