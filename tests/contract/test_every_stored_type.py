@@ -323,8 +323,9 @@ def stalled(stores: DynamoStores, keys: list[Raw]) -> list[Any]:
 
 
 def unfinished(stores: DynamoStores, keys: list[Raw]) -> list[Any]:
-    found, following = stores.bulk_operations.unfinished(NOW + 1, None, ALL)
+    listed, following = stores.bulk_operations.unfinished(None, ALL)
     assert following is None
+    found = [one for one in stores.bulk_operations.load_unfinished(listed, NOW + 1) if one.locked_until <= NOW + 1]
     return among(found, [sort_key(key) for key in keys], lambda one: one.id)
 
 
