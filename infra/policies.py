@@ -160,7 +160,7 @@ def _sweep_deliveries(stage: str) -> list[Statement]:
 def _sweep_job_ends(stage: str) -> list[Statement]:
     return [
         _table(stage, "jobs", (*READ, "UpdateItem")),
-        _table(stage, "job_data", READ),
+        _table(stage, "job_data", ("GetItem", "Query", "UpdateItem")),  # specs, dependencies
         _table(stage, "counters", ("GetItem", "PutItem")),  # deliveries
         _table(stage, "accounts", ("GetItem",)),  # API address for links in messages
         _send(stage),

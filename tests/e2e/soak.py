@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -19,7 +17,7 @@ import httpx2
 
 from tests.e2e.chaos import FUNCTION_TIMEOUT, TIMED_OUT_LANE, StrayMessages, Workers, function_times_out, logged_timeouts, reclaimed_at
 from tests.e2e.soak_plan import SEED, Plan, Planned, planned
-from tests.e2e.stack import ROOT, TERMINAL, Api, Model, Stack, until
+from tests.e2e.stack import TERMINAL, Api, Model, Stack, make_key, until
 from tests.e2e.subscribers import EventSource, SocketSubscriber
 
 MAX_SECONDS = 600.0  # from the first job to the last end
@@ -97,7 +95,7 @@ class Soak:
         self.seconds = 0.0
         self.timeouts = 0
         self._http, self._sse_http = _client(MAX_REQUESTS), _client(MAX_SSE_REQUESTS)
-        keys = {f"soak-{user}": _key(user) for user in USERS}
+        keys = {f"soak-{user}": make_key("demo", "operator", user) for user in USERS}
         self.stack = replace(stack, http=self._http, tokens=stack.tokens | keys)
         self.apis = [RetryingApi(self._http, stack.api_url, key) for key in keys.values()]
         self._turn = count()
@@ -340,9 +338,3 @@ def _recorded(what: str, broken: list[str]) -> Iterator[None]:
         yield
     except AssertionError as exc:
         broken.append(f"{what}: {exc}")
-
-
-def _key(user: str) -> str:
-    """Create an operator's key with the admin command."""
-    command = [sys.executable, "-m", "infra", "keys", "make", "--stage", "local", "--tenant", "demo", "--role", "operator", "--user", user]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()

@@ -97,6 +97,15 @@ class Api:
                 return result
         raise AssertionError(f"{job_id} has not ended: {self.get(f'/jobs/{job_id}')}")
 
+    def upload(self, content_type: str, data: bytes) -> str:
+        """Upload a file. Return the id of the upload."""
+        link = self.call("POST", "/uploads", {"content_type": content_type, "size": len(data)})
+        assert link.status_code == 201, link.text
+        ticket = link.json()
+        put = httpx2.request(ticket["method"], ticket["url"], content=data, headers=ticket["headers"], trust_env=False, timeout=TIMEOUT)
+        assert put.status_code == 200, put.text
+        return str(ticket["upload_id"])
+
     def wait_for_text(self, job_id: str) -> dict[str, Any]:
         """Wait until some text is stored, and return the first part of it."""
         deadline = time.monotonic() + TIMEOUT
@@ -159,6 +168,12 @@ class Model:
 
     def _add(self, behaviour: dict[str, Any]) -> None:
         self.script([{**behaviour, "match": {"model": self.name}}])
+
+
+def make_key(tenant: str, role: str, user: str = "default") -> str:
+    """Create an API key with the admin command."""
+    command = [sys.executable, "-m", "infra", "keys", "make", "--stage", "local", "--tenant", tenant, "--role", role, "--user", user]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def until(find: Callable[[], T | None], what: str) -> T:

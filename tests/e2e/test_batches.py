@@ -136,16 +136,10 @@ def test_dry_run_estimates_the_cost_and_creates_no_batch(batches: Batches, model
 def test_batch_is_created_from_an_upload(stack: Stack, batches: Batches, model: Model) -> None:
     """Another tenant cannot use the upload."""
     model.reply("Noted.")
-    upload = batches.api.call("POST", "/uploads", {"content_type": "text/csv", "size": len(sheet(20))})
-    assert upload.status_code == 201, upload.text
-    ticket = upload.json()
-    put = httpx2.request(ticket["method"], ticket["url"], content=sheet(20), headers=ticket["headers"], trust_env=False)
-    assert put.status_code == 200, put.text
+    upload = batches.api.upload("text/csv", sheet(20))
 
-    answer = batches.api.call(
-        "POST", "/batches", {"upload_id": ticket["upload_id"], "config": model.config, "prompt_template": "{{input}}"}
-    )
-    stranger = stack.api("other_user").call("POST", "/batches", {"upload_id": ticket["upload_id"]})
+    answer = batches.api.call("POST", "/batches", {"upload_id": upload, "config": model.config, "prompt_template": "{{input}}"})
+    stranger = stack.api("other_user").call("POST", "/batches", {"upload_id": upload})
 
     assert answer.status_code == 202, answer.text
     assert stranger.status_code == 404, stranger.text

@@ -7,8 +7,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import httpx2
-
 from tests.e2e.stack import Api, Stack, until
 from tests.kit.hostile_bodies import BODIES, Hostile
 from tests.kit.hostile_files import FILES
@@ -81,13 +79,10 @@ def test_another_tenant_is_answered_while_hostile_bodies_are_refused(stack: Stac
 def test_hostile_file_is_refused_by_the_worker_that_reads_it(stack: Stack) -> None:
     """The other jobs of the worker go on."""
     api, file = stack.api("admin"), FILES["lines of lists"]
-    data = b"".join(file.opened().pieces)
-    link = api.call("POST", "/uploads", {"content_type": file.content_type, "size": len(data)}).json()
-    put = httpx2.request("PUT", link["url"], content=data, headers=link["headers"], trust_env=False, timeout=60)
-    assert put.status_code == 200, put.text
+    upload = api.upload(file.content_type, b"".join(file.opened().pieces))
 
     neighbour = api.submit(prompt="Say something.")
-    result = api.wait_for_end(api.submit(prompt=None, job_type="csv_import", input={"upload_id": link["upload_id"]}))
+    result = api.wait_for_end(api.submit(prompt=None, job_type="csv_import", input={"upload_id": upload}))
 
     assert (result["status"], result["error"]["code"]) == ("failed", "request_invalid"), result
     assert file.says in result["error"]["message"]

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from random import Random
 from typing import Any
 
-import httpx2
 import pytest
 from standardwebhooks import Webhook
 
@@ -26,11 +25,9 @@ def webhook_receiver() -> Iterator[Receiver]:
 
 def test_csv_import_job_creates_a_batch_from_an_upload(api: Api, model: Model) -> None:
     model.reply("Read.")
-    ticket = api.call("POST", "/uploads", {"content_type": "text/csv", "size": len(sheet(30))}).json()
-    put = httpx2.request(ticket["method"], ticket["url"], content=sheet(30), headers=ticket["headers"], trust_env=False)
-    assert put.status_code == 200, put.text
+    upload = api.upload("text/csv", sheet(30))
 
-    task_input = {"upload_id": ticket["upload_id"], "prompt_template": "On {{topic}}: {{input}}", "model": model.name}
+    task_input = {"upload_id": upload, "prompt_template": "On {{topic}}: {{input}}", "model": model.name}
     result = api.wait_for_end(api.submit(prompt=None, job_type="csv_import", input=task_input))
 
     assert (result["status"], result["parsed"]["rows"]) == ("completed", 30), result
@@ -45,12 +42,9 @@ def test_killing_the_worker_of_a_task_leaves_the_streams_of_its_lane_alone(stack
     for job_id in streams:
         api.wait_for_text(job_id)
     row = json.dumps({"input": "y", "metadata": {f"k{number}": number for number in range(400)}})
-    ticket = api.call("POST", "/uploads", {"content_type": "application/x-ndjson"}).json()
-    content = f"{row}\n" * 4_000 + '{"input": 7}\n'
-    put = httpx2.request(ticket["method"], ticket["url"], content=content.encode(), headers=ticket["headers"], trust_env=False)
-    assert put.status_code == 200, put.text
+    upload = api.upload("application/x-ndjson", (f"{row}\n" * 4_000 + '{"input": 7}\n').encode())
 
-    task = api.submit(prompt=None, job_type="csv_import", input={"upload_id": ticket["upload_id"]}, priority="low")
+    task = api.submit(prompt=None, job_type="csv_import", input={"upload_id": upload}, priority="low")
     hit = until(lambda: Workers(stack, api).hit("killed", Random(0), "work"), "a busy worker of tasks")
     results = [api.wait_for_end(job_id) for job_id in streams]
     imported = api.wait_for_end(task, 240)  # its lease, the next sweep, and the second attempt

@@ -5,6 +5,8 @@
         ...
     assert openai.verdict()["ok"]
 
+A scenario with `foreground` answers plain streams, too, such as those of one prompt that fails.
+
 As a process, in front of a server that answers all other requests (`--upstream`):
 
     python -m tests.kit.background_openai --port 9191 --upstream http://127.0.0.1:9190
@@ -135,10 +137,18 @@ class BackgroundOpenAI:
         if path.startswith("/_standin/"):
             await connection.answer(200, self._admin(request))
             return True
-        if not path.startswith("/v1/responses/") and not (path == "/v1/responses" and request.json.get("background") is True):
+        is_own = path.startswith("/v1/responses/") or (path == "/v1/responses" and self._answers(request.json))
+        if not is_own:
             await self._proxy(request, connection)
             return False
         return await self._respond(request, path, connection)
+
+    def _answers(self, body: dict[str, Any]) -> bool:
+        """Whether a response is created here, and not by the upstream."""
+        return body.get("background") is True or self._scenario(body) is not None
+
+    def _scenario(self, body: dict[str, Any]) -> Scenario | None:
+        return next((each for each in reversed(self.scenarios) if each.matches(body)), None)
 
     async def _respond(self, request: Request, path: str, connection: Connection) -> bool:
         self.requests.append({"method": request.method, "path": path, "query": request.query, "body": request.json})
@@ -161,9 +171,9 @@ class BackgroundOpenAI:
 
     async def _create(self, request: Request, connection: Connection) -> bool:
         body = request.json
-        if body.get("store") is False:
+        if body.get("background") is True and body.get("store") is False:
             raise HttpError(400, "Background mode requires 'store' to be true.", param="store")
-        scenario = next((each for each in reversed(self.scenarios) if each.matches(body)), Scenario())
+        scenario = self._scenario(body) or Scenario()
         scenario.times -= 1
         if scenario.refuses is not None:
             raise HttpError(scenario.refuses, "The scenario refuses this.")

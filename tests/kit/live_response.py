@@ -33,10 +33,12 @@ class Scenario:
     cancels_silently: bool = False  # a cancelled stream ends without `response.failed`
     prompt: str = ""  # matches a request whose input contains this
     model: str = ""  # matches a request with this model; empty: any model
+    foreground: bool = False  # applies to plain streams, too, which otherwise the upstream answers
     times: int = 1_000_000  # how many requests it applies to
 
     def matches(self, request: dict[str, Any]) -> bool:
-        return self.times > 0 and self.prompt in str(request.get("input")) and self.model in ("", request.get("model"))
+        applies = self.foreground or request.get("background") is True
+        return applies and self.times > 0 and self.prompt in str(request.get("input")) and self.model in ("", request.get("model"))
 
 
 class LiveResponse:
@@ -110,7 +112,7 @@ class LiveResponse:
             "created_at": self.created_at,
             "completed_at": self.ended_at if self.status == "completed" else None,
             "status": self.status,
-            "background": True,
+            "background": self.request.get("background") is True,
             "error": self.scenario.fails if self.status == "failed" else None,
             "incomplete_details": {"reason": self.scenario.incomplete} if self.status == "incomplete" else None,
             "instructions": self.request.get("instructions"),

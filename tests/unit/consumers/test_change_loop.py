@@ -149,7 +149,7 @@ def test_a_change_that_cannot_be_dead_lettered_is_delivered_again() -> None:
         always_failing(before, after)
         handled.append(after.id)
 
-    with refusing(world.container.queues, "send_to_dead_letter", 4), pytest.raises(DeadLetterFailed, match="1 records"):
+    with refusing(world.container.queues, "send_to_dead_letter", 4), pytest.raises(DeadLetterFailed, match="1 changes"):
         process(world, changes, handle)
     assert (len(handled), dead_letters(world)) == (1, [])
 

@@ -14,7 +14,7 @@ from pynamodb.expressions.condition import Condition
 from chalicelib.adapters.decoding import decode_all
 from chalicelib.adapters.dynamodb import client as dynamodb
 from chalicelib.adapters.dynamodb.client import ConditionFailed, IntAttribute, Item, TransactionConditionFailed, bound, decoded
-from chalicelib.adapters.dynamodb.jobs.item import UNNOTIFIED_KEY, JobItem, due_key, item_of, job_of, job_of_raw
+from chalicelib.adapters.dynamodb.jobs.item import ENDED_KEY, JobItem, due_key, item_of, job_of, job_of_raw
 from chalicelib.adapters.dynamodb.jobs.queries import JobQueries
 from chalicelib.domain.errors import DedupeConflict, IdempotencyKeyTaken, StaleVersion
 from chalicelib.domain.jobs.index_keys import DUE_SHARDS
@@ -94,9 +94,9 @@ class DynamoJobs:
             if not is_stored(current, new):
                 raise StaleVersion(current) from failed
 
-    def set_notification_due(self, job: Job, due_at: Ms | None) -> None:
+    def set_end_due(self, job: Job, due_at: Ms | None) -> None:
         items = self._jobs
-        same_end = (items.generation == job.generation) & (items.run == job.run) & items.g_d.startswith(UNNOTIFIED_KEY)
+        same_end = (items.generation == job.generation) & (items.run == job.run) & items.g_d.startswith(ENDED_KEY)
         actions = [items.due_at.remove(), items.g_d.remove()] if due_at is None else [items.due_at.set(due_at)]
         with suppress(ConditionFailed):
             dynamodb.update(items(job.id), actions, same_end)
