@@ -35,7 +35,7 @@ test: environments ## run all tests; tests without their laptop cloud or browser
 	$(PY) -m tests $(foreach suite,$(WITHOUT),--without $(suite)) -rs
 
 check: $(VENV) ## run the checks for a merge: format, lint, types, layers, fast tests
-	@$(MAKE) --no-print-directory --output-sync=target --jobs 2 check-unit check-source check-tests
+	@$(MAKE) --no-print-directory --output-sync=target --keep-going --jobs 2 check-unit check-source check-tests
 
 check-source: $(VENV)
 	$(PY) -m ruff format --check .
