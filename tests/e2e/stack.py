@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 from uuid import uuid4
@@ -19,6 +23,9 @@ import pytest
 from infra.local import stack_file
 from tests.kit.paths import ROOT
 
+SWEEPS = ("sweep", "sweep_deliveries", "sweep_job_ends", "sweep_batches")
+SWEEP_SECONDS = 5.0  # between two runs of what a schedule invokes every minute
+SCHEDULED = {**dict.fromkeys(("version", "account", "region", "source", "id", "time", "detail-type"), ""), "detail": {}, "resources": []}
 TERMINAL = ("completed", "incomplete", "failed", "cancelled", "expired")
 TIMEOUT = 60.0  # seconds that a test waits for an event; no test asserts a duration
 
@@ -49,6 +56,30 @@ class Stack:
         return boto3.client(
             service, endpoint_url=self.aws_endpoint, region_name=self.region, aws_access_key_id="test", aws_secret_access_key="test"
         )
+
+    def run_schedule(self, name: str = "sweep") -> None:
+        """Run a scheduled function once, with the event of its schedule."""
+        function = f"headrace-local-{name}"
+        answer = self.aws("lambda").invoke(FunctionName=function, Payload=json.dumps(SCHEDULED).encode())
+        assert "FunctionError" not in answer, answer["Payload"].read()
+
+    @contextmanager
+    def sweeping(self) -> Iterator[None]:
+        """Run the scheduled functions all the time: what waits for one need not wait for the next minute."""
+        over = threading.Event()
+
+        def sweep() -> None:
+            while not over.wait(SWEEP_SECONDS):
+                for name in SWEEPS:
+                    self.run_schedule(name)
+
+        with ThreadPoolExecutor(1) as threads:
+            running = threads.submit(sweep)
+            try:
+                yield
+            finally:
+                over.set()
+            running.result()
 
 
 class Api:
@@ -96,6 +127,11 @@ class Api:
                 result: dict[str, Any] = self.get(f"/jobs/{job_id}/result")
                 return result
         raise AssertionError(f"{job_id} has not ended: {self.get(f'/jobs/{job_id}')}")
+
+    def run_now(self, job_id: str) -> None:
+        """Let a delayed job run."""
+        answer = self.call("PATCH", f"/jobs/{job_id}", {"delay": 0})
+        assert answer.is_success, answer.text
 
     def upload(self, content_type: str, data: bytes) -> str:
         """Upload a file. Return the id of the upload."""

@@ -64,12 +64,11 @@ def test_unknown_parent_is_refused(api: Api) -> None:
 
 
 def test_waiting_child_names_its_parents(api: Api, model: Model) -> None:
-    slow = Model(model.http, model.openai_url)
-    slow.delay_first_token(15)  # an API that has to start may take seconds for each of the two requests
-    parent = api.submit(prompt="slow", config=slow.echo)
+    parent = api.submit(prompt="slow", config=model.echo, delay=3_600)
     child = api.submit(prompt="x", config=model.echo, depends_on=[parent])
 
     record = api.get(f"/jobs/{child}")
 
     assert (record["status"], record["reason"], record["depends_on"]) == ("waiting", "dependencies", [parent])
+    api.run_now(parent)
     assert api.wait_for_end(child)["status"] == "completed"

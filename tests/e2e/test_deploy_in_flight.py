@@ -25,7 +25,7 @@ import pytest
 from chalicelib.domain.queues.lanes import LANES
 from infra.local import stack_file
 from tests.e2e.chaos import Workers
-from tests.e2e.stack import TERMINAL, Api, Model, Stack, _infra, until, words
+from tests.e2e.stack import Api, Model, Stack, _infra, until, words
 from tests.e2e.subscribers import SocketSubscriber
 from tests.e2e.test_webhooks import API, DELIVER, LOOPBACK, allowed
 from tests.kit.paths import ROOT
@@ -33,12 +33,8 @@ from tests.kit.receiver import Receiver, receiver
 
 WORDS = 250  # five seconds
 TIME = 150.0  # seconds for a job that is recovered: its lease ends, a sweep finds it, it runs again
-SWEEP_SECONDS = 5.0  # between two sweeps, which the schedule would run every minute
 COPIED = ("app.py", "chalicelib", "infra", "requirements.txt", ".chalice/config.json", ".chalice/policies")
 SHARED = (".venv", ".venv-cloud", ".local", ".chalice/deployments")
-SCHEDULED = json.dumps(
-    {**dict.fromkeys(("version", "account", "region", "source", "id", "time", "detail-type"), ""), "detail": {}, "resources": []}
-)
 CHANGES = (  # file, text, and what takes its place
     ("chalicelib/job_types/general.py", "You complete one task in the background", "You complete one task of many in the background"),
     (
@@ -48,7 +44,6 @@ CHANGES = (  # file, text, and what takes its place
     ),
 )
 FUNCTIONS = ("worker_low", "worker_work", "deliver", "sweep_job_ends")  # some of those that are replaced
-SWEEPS = ("sweep", "sweep_deliveries", "sweep_job_ends", "sweep_batches")
 # A file that takes seconds to read. Its rows wait for longer than the test takes.
 IMPORTED_ROWS = 1_500
 ROW = json.dumps({"input": "y", "metadata": {f"k{number}": number for number in range(400)}})
@@ -151,19 +146,18 @@ def _submit_meanwhile(run: Run, stack: Stack, api: Api, model: Model, threads: T
 
 
 def _settle(run: Run, stack: Stack, api: Api, webhooks: Receiver) -> None:
-    """Sweep, more often than the schedules do, until all has ended and been told."""
-    functions, deadline, pending = stack.aws("lambda"), time.monotonic() + TIME, {run.imported, *run.exports}
+    """Wait until all has ended and been told."""
+    deadline = time.monotonic() + TIME
+    with stack.sweeping():
+        wait(run.watching)
+        for job_id in [run.imported, *run.exports]:
+            api.wait_for_end(job_id, deadline - time.monotonic())
+        until(lambda: run.notified <= {job_id for _, job_id in _received(webhooks)}, "all webhooks")
+    run.received = _received(webhooks)
 
-    def received() -> list[tuple[str, str]]:
-        return [(one.headers["webhook-id"], json.loads(one.body)["data"]["job_id"]) for one in webhooks.received]
 
-    while time.monotonic() < deadline:
-        pending -= {job_id for job_id in pending if api.get(f"/jobs/{job_id}/status")["status"] in TERMINAL}
-        if not wait(run.watching, timeout=SWEEP_SECONDS).not_done and not pending and run.notified <= {job_id for _, job_id in received()}:
-            break
-        for name in SWEEPS:
-            functions.invoke(FunctionName=f"headrace-local-{name}", InvocationType="Event", Payload=SCHEDULED)
-    run.received = received()
+def _received(webhooks: Receiver) -> list[tuple[str, str]]:
+    return [(one.headers["webhook-id"], json.loads(one.body)["data"]["job_id"]) for one in webhooks.received]
 
 
 def _watch(run: Run, stack: Stack, job_id: str, threads: ThreadPoolExecutor) -> None:

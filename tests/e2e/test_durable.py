@@ -86,7 +86,8 @@ def test_durable_job_survives_a_killed_worker(stack: Stack, api: Api, openai: Ba
     until(lambda: api.get(f"/jobs/{job_id}/text")["text"], "some text")
 
     assert until(lambda: workers.hit("killed", Random(1), LANE), "a worker to kill")
-    subscriber, events = _follow(stack, job_id)
+    with stack.sweeping():
+        subscriber, events = _follow(stack, job_id)
 
     _expect_one_text(api, job_id, subscriber, events)
     until(lambda: not queues.left(), "the redelivery of the dead worker's message")

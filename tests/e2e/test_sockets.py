@@ -106,7 +106,7 @@ def test_sweeper_forgets_only_vanished_connections(stack: Stack) -> None:
             for name in (row["sk"]["S"], connection_key(ghost)[1]):
                 _put(stack, {**row, "pk": {"S": f"C#{part}"}, "sk": {"S": name}})
 
-        _sweep(stack)
+        stack.run_schedule()
 
         left = [one["sk"]["S"] for one in _connections(stack)]
         assert left.count(row["sk"]["S"]) == CONNECTION_SHARDS
@@ -123,12 +123,3 @@ def _connections(stack: Stack) -> list[dict[str, Any]]:
 
 def _put(stack: Stack, item: dict[str, Any]) -> None:
     stack.aws("dynamodb").put_item(TableName="headrace-local-coordination", Item=item)
-
-
-def _sweep(stack: Stack) -> None:
-    """Run the sweeper once, with the event of its schedule."""
-    event = {"version": "0", "id": "1", "detail-type": "Scheduled Event", "source": "aws.events", "account": "0", "time": "", "region": ""}
-    answer = stack.aws("lambda").invoke(
-        FunctionName="headrace-local-sweep", Payload=json.dumps({**event, "resources": [], "detail": {}}).encode()
-    )
-    assert "FunctionError" not in answer, answer["Payload"].read()
