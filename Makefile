@@ -14,7 +14,7 @@ ROLE ?= user
 KEY_USER ?= $(ROLE)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up watch down test check check-source check-tests format audit bench deploy destroy doctor key openai-key python environments
+.PHONY: help demo up watch down test check check-source check-unit check-tests format audit bench deploy destroy doctor key openai-key python environments
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { gsub(/\$$\$$/, "$$", $$2); printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,7 +35,7 @@ test: environments ## run all tests; tests without their laptop cloud or browser
 	$(PY) -m tests $(foreach suite,$(WITHOUT),--without $(suite)) -rs
 
 check: $(VENV) ## run the checks for a merge: format, lint, types, layers, fast tests
-	@$(MAKE) --no-print-directory --output-sync=target --jobs 2 check-source check-tests
+	@$(MAKE) --no-print-directory --output-sync=target --keep-going --jobs 2 check-unit check-source check-tests
 
 check-source: $(VENV)
 	$(PY) -m ruff format --check .
@@ -43,8 +43,11 @@ check-source: $(VENV)
 	$(PY) -m mypy
 	.venv/bin/lint-imports
 
+check-unit: $(VENV)
+	$(PY) -m pytest -q -rs -o cache_dir=.pytest_cache/unit tests/unit
+
 check-tests: $(VENV)
-	$(PY) -m pytest -q -rs tests/test_architecture.py tests/unit tests/entrypoints tests/infra
+	$(PY) -m pytest -q -rs -o cache_dir=.pytest_cache/tests tests/test_architecture.py tests/entrypoints tests/infra
 
 format: $(VENV) ## format the code and apply automatic lint fixes
 	$(PY) -m ruff format .

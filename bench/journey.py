@@ -102,7 +102,9 @@ def run_journey() -> Journey:
         client.close()
         client.stream_changes()
         journey.connected_seconds = loop.moment
-        journey.frames = [len(encode(frame)) for frame in container.sockets.frames[CONNECTION]]  # type: ignore[attr-defined]
+        frames = container.sockets.frames[CONNECTION]  # type: ignore[attr-defined]
+        assert "".join(frame.get("text", "") for frame in frames) == "".join(tokens(TOKENS)), "the frames differ from the model's text"
+        journey.frames = [len(encode(frame)) for frame in frames]
         journey.ended_at = container.clock.now()
         return journey
 

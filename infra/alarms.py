@@ -19,9 +19,11 @@ Resource = dict[str, Any]
 
 TOPIC = "AlarmTopic"  # the logical name
 BEHIND_MS = 60_000  # of a reader of the change stream: a record blocks its shard, or the reader is too slow
-# The oldest message of a lane. A message stays in its queue while its job runs, for 15 minutes at
-# most, so no bound can be shorter. Lanes with less hurry may have a backlog.
-OLDEST_SECONDS = {"urgent": 1_200, "high": 1_800, "low": 6 * 3600}
+# The oldest message of a queue. Its age counts from the send: a message may be delayed for 15
+# minutes (a held job, a delivery that is due later hops so), and then stays in its queue while it is
+# processed: a job's for 15 minutes, a task's or delivery's for five visibility timeouts at most. So
+# no bound can be shorter than half an hour. Queues with less hurry may have a backlog.
+OLDEST_SECONDS = {"urgent": 2_100, "high": 2_700, lanes.TASKS: 2_700, lanes.DELIVERIES: 2_700, "low": 6 * 3600}
 OLDEST_SECONDS_OF_OTHERS = 3_600
 
 
@@ -64,6 +66,7 @@ def alarm_resources(stage: str) -> dict[str, Resource]:
 def alarms(stage: str) -> Iterator[Alarm]:
     """Every alarm of a stage."""
     yield from _schedules(stage)
+    yield from _errors(stage)
     yield from _change_stream(stage)
     yield from _queues(stage)
     yield from _tables(stage)
@@ -82,6 +85,21 @@ def _schedules(stage: str) -> Iterator[Alarm]:
             )
 
 
+def _errors(stage: str) -> Iterator[Alarm]:
+    """Of the functions without a schedule; those with one have an alarm of their own.
+
+    What fails once is repeated, and a job that kills the workers that run it alone ends with the
+    third: only what goes on for longer is an alarm.
+    """
+    for function in FUNCTIONS:
+        if not function.every_minute:
+            of = {"FunctionName": function.aws_name(stage)}
+            name = "api" if function.name == "api_handler" else function.name
+            window, minutes = (5, 3) if name == "api" else (10, 5)  # all requests go through the API
+            dies = f"{function.name} raises, dies or runs out of time again and again."
+            yield Alarm(f"{name}-errors", dies, "AWS/Lambda", "Errors", of, window=window, minutes=minutes)
+
+
 def _change_stream(stage: str) -> Iterator[Alarm]:
     for function in FUNCTIONS:
         if function.stream is not None:
@@ -91,13 +109,13 @@ def _change_stream(stage: str) -> Iterator[Alarm]:
 
 
 def _queues(stage: str) -> Iterator[Alarm]:
-    for name in (*lanes.LANES, *lanes.TASK_QUEUES, lanes.STREAM):
+    for name in (*lanes.JOB_QUEUES, *lanes.TASK_QUEUES, lanes.STREAM):
         of = {"QueueName": lanes.dead_letter_queue_name(stage, name)}
         dead = f"{of['QueueName']} has messages that could not be processed."
         yield Alarm(f"{name}-dead-letters", dead, "AWS/SQS", "ApproximateNumberOfMessagesVisible", of, "Maximum", window=1)
-    for name in lanes.LANES:
+    for name in (*lanes.JOB_QUEUES, *lanes.TASK_QUEUES):
         of, most = {"QueueName": lanes.queue_name(stage, name)}, OLDEST_SECONDS.get(name, OLDEST_SECONDS_OF_OTHERS)
-        late = f"A message has been in the lane {name} for more than {most // 60} minutes."
+        late = f"A message has been in the queue {name} for more than {most // 60} minutes."
         yield Alarm(f"{name}-oldest-message", late, "AWS/SQS", "ApproximateAgeOfOldestMessage", of, "Maximum", above=most)
 
 
@@ -108,17 +126,17 @@ def _tables(stage: str) -> Iterator[Alarm]:
             slow = f"DynamoDB throttles {kind.lower()}s of {of['TableName']}."
             yield Alarm(f"{table.name}-{kind.lower()}s-throttled", slow, "AWS/DynamoDB", f"{kind}ThrottleEvents", of, minutes=3)
         for index in table.indexes:
+            of_index = of | {"GlobalSecondaryIndexName": index.name}  # not among the events of its table
+            slow = f"DynamoDB throttles reads of the index {index.name} of {of['TableName']}."
+            yield Alarm(f"{table.name}-{index.name}-reads-throttled", slow, "AWS/DynamoDB", "ReadThrottleEvents", of_index, minutes=3)
             slow = f"DynamoDB throttles writes to the index {index.name}, and with them writes of {of['TableName']}."
-            of_index = of | {"GlobalSecondaryIndexName": index.name}
-            yield Alarm(f"{table.name}-{index.name}-throttled", slow, "AWS/DynamoDB", "WriteThrottleEvents", of_index, minutes=3)
+            yield Alarm(f"{table.name}-{index.name}-writes-throttled", slow, "AWS/DynamoDB", "WriteThrottleEvents", of_index, minutes=3)
 
 
 def _api(stage: str) -> Iterator[Alarm]:
     """API Gateway counts by the name of the API, which all stages of an account share."""
     of = {"ApiName": "headrace", "Stage": API_STAGE}
     yield Alarm("api-5xx", "The API answers with 5xx.", "AWS/ApiGateway", "5XXError", of, above=5, minutes=3)
-    of = {"FunctionName": f"headrace-{stage}"}
-    yield Alarm("api-errors", "The function of the API dies, or runs out of time.", "AWS/Lambda", "Errors", of, minutes=3)
 
 
 def _resource(alarm: Alarm, stage: str) -> Resource:

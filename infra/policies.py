@@ -16,6 +16,7 @@ Statement = dict[str, Any]
 READ = ("BatchGetItem", "GetItem", "Query")
 CHANGE = ("PutItem", "UpdateItem")
 REMOVE = ("BatchWriteItem", "DeleteItem")
+RESULT_ACTIONS = ["s3:GetObject", "s3:PutObject", "s3:PutObjectTagging"]
 
 
 def policy(kind: str, stage: str) -> dict[str, Any]:
@@ -58,11 +59,11 @@ def _worker(stage: str) -> list[Statement]:
         _table(stage, "job_data", READ + CHANGE + REMOVE),
         _table(stage, "coordination", READ + CHANGE + REMOVE),
         _table(stage, "counters", READ),
-        _table(stage, "accounts", ("BatchGetItem", "GetItem")),  # keys of subscribers
+        _table(stage, "accounts", ("BatchGetItem",)),  # keys of subscribers
         _receive(stage),
         _send(stage),
         _find_content(stage),
-        _content(stage),
+        _results(stage),
         _openai_credentials(stage),
         _connections(),
     ]
@@ -75,10 +76,10 @@ def _work(stage: str) -> list[Statement]:
         _table(stage, "job_data", READ + CHANGE + REMOVE),
         _table(stage, "coordination", READ + CHANGE + REMOVE),
         _table(stage, "counters", (*READ, "DeleteItem", "PutItem")),  # batches and deliveries
-        _table(stage, "accounts", ("BatchGetItem", "GetItem")),
+        _table(stage, "accounts", ("BatchGetItem", "GetItem")),  # keys of subscribers
         _receive(stage),
         _send(stage),
-        _content(stage),
+        _results(stage),
         _abort_uploads(stage),
         _connections(),
         *_delete_content(stage),
@@ -140,13 +141,13 @@ def _deliver(stage: str) -> list[Statement]:
 
 def _sweep(stage: str) -> list[Statement]:
     return [
-        _table(stage, "counters", (*READ, "DeleteItem", "PutItem")),
         _table(stage, "jobs", (*READ, "UpdateItem")),
         _table(stage, "job_data", READ + CHANGE + REMOVE),
         _table(stage, "coordination", (*READ, "DeleteItem", "UpdateItem")),
         _send(stage),
         _measure(stage),
-        _content(stage),
+        _job_results(stage),
+        _find_job_content(stage),
         _openai_credentials(stage),
         _connections(),
     ]
@@ -159,7 +160,7 @@ def _sweep_deliveries(stage: str) -> list[Statement]:
 def _sweep_job_ends(stage: str) -> list[Statement]:
     return [
         _table(stage, "jobs", (*READ, "UpdateItem")),
-        _table(stage, "job_data", READ),
+        _table(stage, "job_data", ("GetItem", "Query", "UpdateItem")),  # specs, dependencies
         _table(stage, "counters", ("GetItem", "PutItem")),  # deliveries
         _table(stage, "accounts", ("GetItem",)),  # API address for links in messages
         _send(stage),
@@ -181,7 +182,7 @@ def _sweep_bulk_operations(stage: str) -> list[Statement]:
         _table(stage, "counters", ("GetItem", "PutItem")),  # the number of rows of a batch; deliveries of ends before a retry or deletion
         _table(stage, "accounts", ("GetItem",)),  # API address for links in messages
         _send(stage),
-        _get_content(stage),
+        _job_content(stage),  # the spec of a retried job is kept for longer, so its object is written again
         *_delete_content(stage),
     ]
 
@@ -255,7 +256,20 @@ def _delete_content(stage: str) -> list[Statement]:
 
 
 def _content(stage: str) -> Statement:
-    return _allow("Content", ["s3:GetObject", "s3:PutObject", "s3:PutObjectTagging"], *_content_folders(stage))
+    return _allow("Content", ["s3:GetObject", "s3:PutObject"], *_content_folders(stage))
+
+
+def _results(stage: str) -> Statement:
+    """The content, and the results of jobs, which have a tag: they are removed earlier."""
+    return _allow("Content", RESULT_ACTIONS, *_content_folders(stage))
+
+
+def _job_content(stage: str) -> Statement:
+    return _allow("Content", ["s3:GetObject", "s3:PutObject"], f"arn:aws:s3:::{bucket_name(stage, '*')}/{JOBS_FOLDER}*")
+
+
+def _job_results(stage: str) -> Statement:
+    return _allow("Content", RESULT_ACTIONS, f"arn:aws:s3:::{bucket_name(stage, '*')}/{JOBS_FOLDER}*")
 
 
 def _content_folders(stage: str) -> list[str]:
@@ -264,13 +278,17 @@ def _content_folders(stage: str) -> list[str]:
 
 
 def _read_content(stage: str) -> list[Statement]:
-    """Read what jobs have stored, and be told that it is gone.
+    """Read what jobs have stored, and be told that it is gone."""
+    return [_get_content(stage), _find_job_content(stage)]
+
+
+def _find_job_content(stage: str) -> Statement:
+    """Be told that an object of a job is gone.
 
     For an absent object S3 compares the prefix with its key, or has none: the condition holds for
     both.
     """
-    condition = {"StringLikeIfExists": {"s3:prefix": f"{JOBS_FOLDER}*"}}
-    return [_get_content(stage), _find_content(stage) | {"Condition": condition}]
+    return _find_content(stage) | {"Condition": {"StringLikeIfExists": {"s3:prefix": f"{JOBS_FOLDER}*"}}}
 
 
 def _get_content(stage: str) -> Statement:

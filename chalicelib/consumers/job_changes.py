@@ -28,11 +28,12 @@ def process_job_changes(ctx: JobChangesContext, changes: Sequence[Change]) -> No
         DeadLetterFailed: the stream must deliver the batch again. All steps have run.
     """
     failed: DeadLetterFailed | None = None
+    notified: set[str] = set()
     try:
-        notify_job_ends(ctx, changes)
+        notify_job_ends(ctx, changes, notified.add)
     except DeadLetterFailed as exc:
         failed = exc
-    release_dependents(ctx, changes)
+    release_dependents(ctx, changes, notified)
     broadcast_job_ends(ctx, changes)
     if failed is not None:
         raise failed

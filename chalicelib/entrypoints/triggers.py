@@ -10,6 +10,7 @@ from typing import Any
 from chalicelib.bootstrap import Container, container
 from chalicelib.consumers.count_jobs import count_job_changes
 from chalicelib.consumers.job_changes import process_job_changes
+from chalicelib.consumers.overdue_ends import serve_overdue_ends
 from chalicelib.consumers.release_dependents import RELEASE_DEPENDENTS, RemainingDependents, release_remaining
 from chalicelib.domain import json_limits
 from chalicelib.domain.errors import HeadraceError, Unavailable
@@ -24,7 +25,6 @@ from chalicelib.services.batches.wake_batches import wake_stalled_batches
 from chalicelib.services.jobs.resume_bulk_operations import resume_unfinished
 from chalicelib.services.maintenance.sweeper import sweep
 from chalicelib.services.notifications.dispatcher import handle_delivery_message
-from chalicelib.services.notifications.job_ends import notify_overdue_ends
 from chalicelib.services.notifications.requeue_deliveries import requeue_stalled
 from chalicelib.services.worker.process_messages import PartialBatchFailure, process_messages
 
@@ -63,11 +63,11 @@ def handle_delivery_schedule(event: Any) -> None:
 
 
 def handle_job_end_schedule(event: Any) -> None:
-    """Notify of the ends of jobs of which the change stream did not."""
+    """Serve the ends of jobs that the change stream has left."""
     ctx = container()
-    results = notify_overdue_ends(ctx, _deadline(ctx, event, SCHEDULE_MARGIN_MS))
+    results = serve_overdue_ends(ctx, _deadline(ctx, event, SCHEDULE_MARGIN_MS))
     if results:
-        ctx.log("overdue_ends_notified", **{result.value: count for result, count in results.items()})
+        ctx.log("overdue_ends_served", **{result.value: count for result, count in results.items()})
 
 
 def handle_batch_schedule(event: Any) -> None:

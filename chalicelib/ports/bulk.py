@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
-from chalicelib.domain.jobs.bulk_operation import BulkOperation
+from chalicelib.domain.jobs.bulk_operation import BulkKey, BulkOperation
 from chalicelib.domain.units import Ms
 
 
@@ -30,15 +31,20 @@ class BulkOperations(Protocol):
             StaleVersion: the version has changed; `current` is the stored record.
         """
 
-    def unfinished(self, now: Ms, after: str | None, limit: int) -> tuple[list[BulkOperation], str | None]:
-        """Return a page of the unfinished operations whose lock is over, in the order of their creation.
-
-        Unreadable ones are left out.
+    def unfinished(self, after: str | None, limit: int) -> tuple[list[BulkKey], str | None]:
+        """Return a page of the names of the unfinished operations, in the order of their creation.
 
         Args:
             after: where the page before ended; None: the first page.
+            limit: at most 1,000: as many rows as one response holds.
 
         Returns:
-            The operations among at most `limit` index rows, and where to continue `after`; None:
-            the end. One request, and one for each hundred.
+            The names in at most `limit` index rows, and where to continue `after`; None: the end.
+            One request.
+        """
+
+    def load_unfinished(self, keys: Sequence[BulkKey], now: Ms) -> list[BulkOperation]:
+        """Return the operations of these names that are not finished, read consistently, in this order.
+
+        Unreadable ones are left out. One request for each hundred.
         """

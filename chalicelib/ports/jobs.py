@@ -110,9 +110,9 @@ class Jobs(Protocol):
     def get_by_dedupe_key(self, tenant: str, user: str, dedupe_key: str) -> str | None:
         """Return the id of the job that a user's dedupe key names, whatever its status."""
 
-    def set_notification_due(self, job: Job, due_at: Ms | None) -> None:
-        """Change the `due_at` of an ended job whose notifications are not stored; None once they
-        are.
+    def set_end_due(self, job: Job, due_at: Ms | None) -> None:
+        """Change the `due_at` of an ended job whose recipients or dependents are not served yet;
+        None once they are.
 
         The version stays: readers and the change stream see no change of the job. Nothing happens
         if it was restarted, or has no `due_at` any more. Repeatable.
@@ -124,8 +124,8 @@ class Jobs(Protocol):
         Eight requests.
 
         Args:
-            partition: a queue, for its queued and processing jobs; `UNNOTIFIED`, for ended jobs
-                whose notifications are not stored; None: jobs that wait for a time.
+            partition: a queue, for its queued and processing jobs; `ENDED`, for ended jobs
+                whose recipients or dependents are not served; None: jobs that wait for a time.
         """
 
     def postpone(self, job_id: str, until: Ms) -> None:

@@ -419,7 +419,7 @@ def test_a_redriven_task_is_woken_in_the_queue_of_tasks(api: Api, dead_in: str) 
     api.container.queues.messages["work"].clear()
     add_dead_letter(api, job_id, lane=dead_in)
 
-    answer = api.call("POST", "/failed-jobs/redrive", {"lane": dead_in}, "admin").json
+    answer = api.call("POST", "/failed-jobs/redrive", {"lane": dead_in}, "stage_admin").json
     work(api, "work")
 
     assert answer["lanes"] == {dead_in: {"redriven": 1, "dropped": 0, "kept": 0}}

@@ -331,7 +331,7 @@ def test_a_tenant_sees_the_health_of_each_part_without_figures_of_all_tenants(ap
         assert seen["parts"]["queues"]["high"] == {"waiting": None, "dead_letters": None}
         assert {seen["parts"]["workers"][name] for name in ("active", "stale", "jobs")} == {None}
         assert seen["parts"]["change_stream"]["dead_letters"] is None
-        assert seen["issues"] == ["Workers died, and the jobs were not recovered.", "Many jobs are waiting in the high lane."]
+        assert seen["issues"] == ["Workers died, and the jobs were not recovered.", "Many jobs are waiting in the queue `high`."]
 
 
 def test_a_tenant_is_not_told_how_to_close_a_forced_circuit(api: Api) -> None:

@@ -10,9 +10,7 @@ import pytest
 from chalicelib.domain.jobs.job import Status
 from tests.kit.http import Api, unreachable
 from tests.kit.triggers import deliver, publish_change
-from tests.kit.work import run_schedule, sweep
-
-SCHEDULES = ("sweep", "sweep_deliveries", "sweep_batches", "sweep_bulk_operations")
+from tests.kit.work import SCHEDULES, run_schedule, sweep
 
 
 def lost_wake_up(api: Api) -> Any:
@@ -28,7 +26,15 @@ def lost_delivery(api: Api) -> Any:
     api.container.jobs.records[job_id] = replace(job, status=Status.COMPLETED, finished_at=api.container.clock.now(), due_at=None)
     publish_change(api, job_id)
     api.container.queues.messages["deliveries"].clear()
-    return lambda: len(api.container.queues.messages["deliveries"])
+    return lambda: sum(job_id in message.body for message in api.container.queues.messages["deliveries"])
+
+
+def lost_end(api: Api) -> Any:
+    """The end of a job that the change stream did not deliver."""
+    job_id = api.submit(webhook_url="https://hooks.example.com/x")
+    job, now = api.job(job_id), api.container.clock.now()
+    api.container.jobs.records[job_id] = replace(job, status=Status.COMPLETED, finished_at=now, due_at=now)
+    return lambda: sum(delivery.owner == job_id for delivery in api.container.deliveries.rows.values())
 
 
 def lost_batch_task(api: Api) -> Any:
@@ -45,12 +51,22 @@ def interrupted_bulk(api: Api) -> Any:
     return lambda: int(api.job(job_id).status is Status.CANCELLED)
 
 
-WORK = dict(zip(SCHEDULES, (lost_wake_up, lost_delivery, lost_batch_task, interrupted_bulk), strict=True))
+WORK = {
+    "sweep": lost_wake_up,
+    "sweep_deliveries": lost_delivery,
+    "sweep_job_ends": lost_end,
+    "sweep_batches": lost_batch_task,
+    "sweep_bulk_operations": interrupted_bulk,
+}
+
+
+def test_every_scheduled_function_has_lost_work_here() -> None:
+    assert set(WORK) == set(SCHEDULES)
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_a_scheduled_function_does_its_work_and_no_other(api: Api, name: str) -> None:
-    """Whatever happens in the other three."""
+    """Whatever happens in the others."""
     recovered = {schedule: prepare(api) for schedule, prepare in WORK.items() if schedule != "sweep_batches"}
     api.container.clock.advance(200)
     recovered["sweep_batches"] = lost_batch_task(api)
@@ -64,8 +80,8 @@ def test_a_scheduled_function_does_its_work_and_no_other(api: Api, name: str) ->
 
 
 def test_late_retries_do_not_wait_for_a_long_sweep(api: Api) -> None:
-    """The sweep of jobs uses up all of its time; the other three are functions of their own."""
-    recovered = [prepare(api) for prepare in (lost_delivery, lost_batch_task, interrupted_bulk)]
+    """The sweep of jobs uses up all of its time; the others are functions of their own."""
+    recovered = [prepare(api) for prepare in (lost_delivery, lost_end, lost_batch_task, interrupted_bulk)]
     real = api.container.leases.all
 
     def slow() -> Any:

@@ -17,7 +17,7 @@ from chalicelib.domain.units import DAY_MS
 from chalicelib.entrypoints import triggers
 from chalicelib.entrypoints.triggers import UnknownTask
 from chalicelib.services.dependencies.release_dependents import resolve_dependencies
-from chalicelib.services.notifications.outbox import decode_delivery_message, encode_delivery_message
+from chalicelib.services.notifications.outbox import DeliveryMessage
 from tests.kit import batches
 from tests.kit.change_records import change
 from tests.kit.failing_store import refusing
@@ -25,7 +25,7 @@ from tests.kit.http import CONTEXT, Api
 from tests.kit.records import delivery
 from tests.kit.sockets import Socket
 from tests.kit.unreadable import make_unreadable
-from tests.kit.work import sweep, work
+from tests.kit.work import SCHEDULES, run_schedule, sweep, work
 
 
 @pytest.fixture(autouse=True)
@@ -122,7 +122,7 @@ def test_a_redrive_keeps_the_dead_letter_of_an_unreadable_job(api: Api) -> None:
         api.container.queues.give_up("normal", WakeUp(job_id, 1).to_json())
     make_unreadable(api.container.jobs, ids[0])
 
-    answer = api.call("POST", "/failed-jobs/redrive", {}, "admin").json
+    answer = api.call("POST", "/failed-jobs/redrive", {}, "stage_admin").json
 
     assert (answer["redriven"], answer["dropped"], answer["kept"]) == (1, 0, 1)
     assert [json.loads(message.body)["job_id"] for message, _ in api.container.queues.dead["normal"]] == [ids[0]]
@@ -215,11 +215,15 @@ def test_an_extra_field_of_a_wake_up_is_skipped(api: Api) -> None:
 
 
 def test_an_extra_field_of_a_delivery_message_is_skipped() -> None:
-    made = delivery()
+    message = DeliveryMessage("job_1", "dlv_1", due_at=1763800000000)
 
-    decoded = decode_delivery_message(json.dumps({**json.loads(encode_delivery_message(made)), "of_tomorrow": 1}))
+    assert DeliveryMessage.from_json(json.dumps({**json.loads(message.to_json()), "of_tomorrow": 1})) == message
 
-    assert decoded == (made.owner, made.id)
+
+def test_a_delivery_message_of_a_version_without_due_times_is_for_any_attempt() -> None:
+    message = DeliveryMessage.from_json('{"owner": "job_1", "delivery": "dlv_1"}')
+
+    assert [message.is_for(delivery(due_at=due_at)) for due_at in (1, 2)] == [True, True]
 
 
 # ---- batches of a type that only a newer version knows
@@ -272,22 +276,24 @@ def test_an_end_is_handled_although_the_image_before_it_cannot_be_read(api: Api)
     ("port", "method"),
     [("batches", "stalled"), ("deliveries", "due"), ("bulk_operations", "unfinished"), ("leases", "all"), ("jobs", "due")],
 )
-def test_a_sweep_step_that_fails_stops_no_other(api: Api, port: str, method: str) -> None:
-    """The function's error is seen by its alarm."""
+def test_a_schedule_or_a_step_of_it_that_fails_stops_no_other(api: Api, port: str, method: str) -> None:
+    """The error of a function is seen by its alarm."""
     job_id = api.submit(tags=["x"])
     api.container.queues.messages["normal"].clear()
     bulk = api.call("POST", "/bulk", {"action": "cancel", "ids": [job_id]}, "operator").json["bulk_id"]
     unfinished = replace(api.container.bulk_operations.rows[bulk], finished_at=None, locked_until=0, version=7)
     api.container.bulk_operations.rows[bulk] = unfinished
 
+    failed = set[str]()
+    api.container.clock.advance(60)
     with refusing(getattr(api.container, port), method, 10, ValueError):
-        try:
-            sweep(api)
-        except ValueError:
-            failed = True
-        else:
-            failed = False
+        for schedule in SCHEDULES:
+            try:
+                run_schedule(api, schedule)
+            except ValueError:
+                failed.add(schedule)
 
-    assert failed == (port in ("batches", "deliveries", "bulk_operations"))
+    of_a_step = {"leases": set[str](), "jobs": {"sweep_job_ends"}}  # `sweep` has several steps, and logs which one failed
+    assert failed == of_a_step.get(port, {f"sweep_{port}"})
     ended = api.container.bulk_operations.rows[bulk].finished_at is not None
     assert ended == (port != "bulk_operations")

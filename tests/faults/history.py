@@ -70,7 +70,8 @@ class History:
         self._expect(after.generation >= before.generation, f"{name}: the generation decreased")
         self._expect(after.attempt >= before.attempt, f"{name}: the attempt number decreased")
         self._expect(after.attempt <= before.attempt + 1, f"{name}: an attempt number was skipped")
-        self._expect((after.due_at is not None) == (after.notifies or not after.status.is_terminal), f"{name}: due_at is {after.due_at}")
+        is_due = after.notifies or after.has_dependents or not after.status.is_terminal
+        self._expect((after.due_at is not None) == is_due, f"{name}: due_at is {after.due_at}")
         if after.is_deleted:
             return
         released = after.status in (Status.RETRYING, Status.QUEUED, Status.HELD) and before.status is Status.PROCESSING

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 from chalicelib.consumers.job_changes import process_job_changes
+from chalicelib.consumers.overdue_ends import serve_overdue_ends
 from chalicelib.domain.errors import Unavailable
 from chalicelib.domain.jobs.job import Job
 from chalicelib.domain.queues.lanes import JOB_QUEUES
@@ -15,7 +16,6 @@ from chalicelib.domain.streaming.subscriptions import Connection
 from chalicelib.services.jobs.cancel_job import cancel_job
 from chalicelib.services.jobs.retry_job import retry_job
 from chalicelib.services.maintenance.sweeper import sweep
-from chalicelib.services.notifications.job_ends import notify_overdue_ends
 from chalicelib.services.streaming.subscriptions import get_connection, subscribe
 from tests.faults.client import SILENCE_SECONDS, Client
 from tests.faults.processes import LANE, QUEUES, Processes
@@ -27,7 +27,7 @@ from tests.kit.world import ALICE
 __all__ = ["LANE", "QUEUES", "Simulation", "Stuck"]
 
 SWEEP_EVERY, SWEEP_PHASE = 60.0, 20.0
-NOTIFY_MS = 40_000  # of each minute, for the ends of which nobody has been notified
+SERVE_MS = 40_000  # of each minute, for the ends that the change stream has left
 MAX_SECONDS = 3 * 3600.0  # of virtual time, until a run that is unfinished counts as stuck
 MAX_REQUEST_ATTEMPTS = 20  # of a user whose request got no response
 
@@ -160,7 +160,7 @@ class Simulation(Processes):
                 skewed = SkewedClock(self.world.clock, self.sweeper_skew)
                 ctx = self.world.container.with_changes(clock=skewed)
                 self.spawn(self.run_call("sweep", sweep, ctx))
-                self.spawn(self.run_call("sweep", notify_overdue_ends, ctx, skewed.now() + NOTIFY_MS))
+                self.spawn(self.run_call("sweep", serve_overdue_ends, ctx, skewed.now() + SERVE_MS))
             await asyncio.sleep(SWEEP_EVERY)
 
     async def _read_changes(self) -> None:

@@ -64,7 +64,7 @@ def test_worker_of_every_queue_has_the_declared_timeout_memory_and_role(stage: s
 
 
 def test_task_worker_has_one_job_and_the_memory_for_the_largest_file() -> None:
-    """A JSON upload of 16 MB was measured at 810 MB; a lane's environment has half of that."""
+    """490 MB were measured for 49 MB of JSON lines; a lane's environment has 512."""
     assert (lanes.WORK.batch_size, lanes.WORK.memory) == (1, 1_024)
 
 
@@ -218,16 +218,27 @@ def test_no_function_may_touch_the_record_of_the_deployment(stage: str) -> None:
         if any(fnmatch(record, resource) for resource in statement["Resource"])
     }
 
-    assert actions <= {"s3:ListBucket"}  # an action on buckets
+    # The one is an action on buckets; the other takes no resource, so its statement names all.
+    assert actions <= {"s3:ListBucket", "dynamodb:ListStreams"}
 
 
 @pytest.mark.parametrize("stage", STAGES)
 @pytest.mark.parametrize("key", ["p/ab/acme/job_1/spec", "u/ab/acme/0/upload_1", "batches/ab/acme/batch_1/part-0001"])
-def test_workers_may_read_and_write_every_folder_of_content(stage: str, key: str) -> None:
+def test_workers_may_read_and_write_every_folder_of_content_and_only_that_of_tasks_may_delete(stage: str, key: str) -> None:
     found = f"arn:aws:s3:::headrace-{stage}-content-123456789012/{key}"
-    allowed = [one for one in policy("worker", stage)["Statement"] if any(fnmatch(found, resource) for resource in one["Resource"])]
+    allowed = {
+        kind: {
+            action
+            for one in policy(kind, stage)["Statement"]
+            for action in one["Action"]
+            if any(fnmatch(found, resource) for resource in one["Resource"])
+        }
+        for kind in ("worker", "work")
+    }
 
-    assert {"s3:GetObject", "s3:PutObject", "s3:DeleteObject"} <= {action for one in allowed for action in one["Action"]}
+    assert {"s3:GetObject", "s3:PutObject"} <= allowed["worker"]
+    assert "s3:DeleteObject" not in allowed["worker"]
+    assert allowed["worker"] | {"s3:DeleteObject"} <= allowed["work"]
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -248,4 +259,5 @@ def test_no_function_may_scan_tables_or_write_accounts(stage: str) -> None:
         allowed = [
             one["Action"] for one in policy(kind, stage)["Statement"] if any("-accounts" in resource for resource in one["Resource"])
         ]
-        assert allowed in ([], [["dynamodb:GetItem"]]), "who may query it can list the keys of a tenant"
+        actions = {action for one in allowed for action in one}
+        assert actions <= {"dynamodb:BatchGetItem", "dynamodb:GetItem"}, "who may query it can list the keys of a tenant"

@@ -27,7 +27,7 @@ def ended(world: World, status: Status = Status.COMPLETED, **fields: object) -> 
 
 def notify(world: World, *changes: Change) -> None:
     """Run the consumer that creates the deliveries of these changes."""
-    notify_job_ends(world.container, changes)
+    notify_job_ends(world.container, changes, set[str]().add)
 
 
 def deliver(world: World) -> list[DeliveryResult]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from chalicelib.consumers.release_dependents import release_dependents
 from chalicelib.domain.jobs.job import Job, Status
+from chalicelib.domain.jobs.transitions import END_CHECK_DELAY_MS
 from tests.kit.world import World
 
 
@@ -22,7 +23,8 @@ def child_of(world: World, *parents: Job, **fields: Any) -> Job:
 def write_end(world: World, job: Job, status: Status = Status.COMPLETED) -> Job:
     """Write the terminal record of a job, without a record of the change stream. Return it."""
     seen = world.job(job)
-    ended = replace(seen, status=status, version=seen.version + 1, due_at=None, finished_at=world.clock.now(), attempt=1, length=0)
+    due_at = world.clock.now() + END_CHECK_DELAY_MS if seen.notifies or seen.has_dependents else None
+    ended = replace(seen, status=status, version=seen.version + 1, due_at=due_at, finished_at=world.clock.now(), attempt=1, length=0)
     world.container.jobs.records[job.id] = ended
     return ended
 

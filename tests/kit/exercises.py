@@ -29,7 +29,7 @@ from chalicelib.adapters.runtime.clock import SystemClock
 from chalicelib.adapters.s3 import files
 from chalicelib.domain.auth.identity import Key, Role
 from chalicelib.domain.failures import RequestRefused
-from chalicelib.domain.queues.lanes import LANES, dead_letter_queue_name, queue_name
+from chalicelib.domain.queues.lanes import LANES, WORK, dead_letter_queue_name, queue_name
 from chalicelib.domain.queues.wakeup import WakeUp
 from chalicelib.domain.streaming.subscriptions import CONNECTION_SHARDS, connection_shard
 from chalicelib.job_types import data_cleanup
@@ -116,9 +116,9 @@ class Users:
     def deliveries(self, of: str, token: str = "user") -> list[str]:
         return [each["status"] for each in self.call("GET", f"{of}/deliveries", token=token)["data"]]
 
-    def connect(self, connection: str, *, ticket: bool = False) -> None:
+    def connect(self, connection: str, *, ticket: bool = False, token: str = "user") -> None:
         query = {"ticket": self.call("POST", "/stream-tickets", {})["ticket"]} if ticket else None
-        headers = {} if ticket else {"Authorization": "Bearer hr_user"}
+        headers = {} if ticket else {"Authorization": f"Bearer hr_{token}"}
         answer = self.cloud.socket("$connect", connection=connection, headers=headers, queryStringParameters=query)
         assert answer == {"statusCode": 200}
 
@@ -172,6 +172,14 @@ class Users:
         assert requests.put(made["url"], data=data, headers=made["headers"], timeout=10).status_code == 200
         return str(made["upload_id"])
 
+    def misdirect_task(self) -> None:
+        """Move the wake-up of a task to a lane, where an older version of the code sends it."""
+        sqs = aws.client("sqs")
+        work, lane = (sqs.get_queue_url(QueueName=queue_name(STAGE, queue))["QueueUrl"] for queue in (WORK.name, "normal"))
+        [message] = sqs.receive_message(QueueUrl=work)["Messages"]
+        sqs.send_message(QueueUrl=lane, MessageBody=message["Body"])
+        sqs.delete_message(QueueUrl=work, ReceiptHandle=message["ReceiptHandle"])
+
     def forget_object(self, part: str) -> None:
         aws.client("s3").delete_object(Bucket=BUCKET, Key=next(key for key in objects() if part in key))
 
@@ -190,8 +198,8 @@ class Exercises(Users):
     def run(self) -> None:
         steps = (
             *(self.recipients, self.job, self.failing_receiver, self.sockets, self.dependents, self.changes),
-            *(self.batch, self.cancelled_batches, self.tasks_of_other_types, self.dead_workers, self.lost_connection),
-            *(self.operations, self.deletion),
+            *(self.batch, self.cancelled_batches, self.tasks_of_other_types, self.dead_workers, self.lost_ends),
+            *(self.lost_connection, self.operations, self.deletion),
         )
         for step in steps:
             try:
@@ -334,6 +342,12 @@ class Exercises(Users):
             self.call("POST", "/jobs", {"type": "export", "input": {"filter": {"status": "completed"}}}, "operator")
             self.cloud.settle()
         task("csv_import", "user", upload_id=self.upload(f"prompt\n{LARGE}\n", "text/csv"), webhook_url=WEBHOOK)
+        watched = self.submit("operator", prompt=None, type="cache_warmup", input={"prompts": ["a"]})
+        self.connect("c6", token="operator")
+        self.send("c6", action="subscribe", job_id=watched)
+        self.misdirect_task()
+        self.cloud.settle()
+        assert "job_completed" in self.events("c6")
         task("notification", to=f"webhook:{WEBHOOK}", subject="Done", message="It is over.")
         task("cache_warmup", "user", prompts=[LARGE])
         self.submit(config={"cache": True})
@@ -341,14 +355,34 @@ class Exercises(Users):
 
     def dead_workers(self) -> None:
         """Workers die: their jobs, of all kinds, are recovered by the next sweep."""
-        plain, durable = self.submit(), self.submit(config={"durable": True})
+        plain, durable, empty = self.submit(), self.submit(config={"durable": True}), self.submit()
         self.kill_worker()
+        self.forget_object(f"{empty}/spec")
         self.cloud.tick()  # while its lease is alive
         self.call("POST", f"/jobs/{durable}/cancel")
         self.clock.advance(120)
         self.cloud.tick()
         self.cloud.settle()
-        assert (self.status(plain), self.status(durable)) == ("completed", "cancelled")
+        assert [self.status(job) for job in (plain, durable, empty)] == ["completed", "cancelled", "failed"]
+
+    def lost_ends(self) -> None:
+        """Ends that the change stream does not deliver are notified by the schedule, or before a bulk operation changes the job."""
+        self.fail_next(1)
+        failed = self.submit(webhook_url=WEBHOOK)
+        self.cloud.deliver_messages()
+        ended, gone = self.submit(webhook_url=WEBHOOK), self.submit(webhook_url=WEBHOOK)
+        self.cloud.deliver_messages()
+        self.forget_object(f"{gone}/spec")
+        self.cloud.lose_changes()
+        batch = self.call("GET", "/batches")["data"][0]["batch_id"]
+        with patch.object(bulk_operations, "INLINE_MAX_JOBS", 0):
+            self.call("POST", "/bulk", {"action": "retry", "ids": [failed]}, "operator")
+            self.call("POST", "/bulk", {"action": "set_priority", "priority": "low", "filter": {"batch": batch}}, "operator")
+        self.clock.advance(3_600)
+        self.cloud.tick("sweep_bulk_operations")
+        self.cloud.tick("sweep_job_ends")
+        self.cloud.settle()
+        assert [self.deliveries(f"/jobs/{job}") for job in (failed, ended, gone)] == [["delivered"] * 2, ["delivered"], []]
 
     def lost_connection(self) -> None:
         """A sweep asks whether the connections of its minute are open, and drops the others."""
@@ -383,8 +417,9 @@ class Exercises(Users):
         self.cloud.tick()
         self.cloud.settle()
         assert not [key for key in objects() if any(job in key for job in jobs[:2])]
-        cleanup = self.call("POST", "/jobs", {"type": "data_cleanup", "input": {"days": 0, "failed_days": 0}}, "operator")["job_id"]
-        with patch.object(data_cleanup, "MAX_DELETED", 3):
+        given = {"days": 0, "cursor": "completed:"}  # the newest ones
+        cleanup = self.call("POST", "/jobs", {"type": "data_cleanup", "input": given}, "operator")["job_id"]
+        with patch.object(data_cleanup, "PAGE_SIZE", 3), patch.object(data_cleanup, "MAX_DELETED", 3):
             self.cloud.settle()
         assert self.status(cleanup) == "completed"
         assert not [key for key in objects() if jobs[2] in key]

@@ -180,7 +180,8 @@ def _s3(operation: str, params: Params) -> list[Ask]:
         return [Ask("s3:ListBucket", bucket, params.get("Prefix"))]
     if operation == "DeleteObjects":
         return [Ask("s3:DeleteObject", f"{bucket}/{found['Key']}") for found in params["Delete"]["Objects"]]
-    return [Ask(f"s3:{_S3_ACTIONS[operation]}", f"{bucket}/{params['Key']}")]
+    tagging = ["PutObjectTagging"] if "Tagging" in params else []
+    return [Ask(f"s3:{action}", f"{bucket}/{params['Key']}") for action in (_S3_ACTIONS[operation], *tagging)]
 
 
 def _secretsmanager(operation: str, params: Params) -> list[Ask]:

@@ -5,7 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from chalicelib.domain.queues.lanes import JOB_QUEUES, WORK
+from infra.chalice_config import FUNCTIONS
 from tests.kit.http import CONTEXT, Api
+
+SCHEDULES = tuple(function.name for function in FUNCTIONS if function.every_minute)
 
 
 def work(api: Api, *queues: str) -> None:
@@ -26,7 +29,7 @@ def invoke(api: Api, queue: str, records: list[dict[str, Any]]) -> None:
 def sweep(api: Api, after: float = 60.0) -> None:
     """Advance the clock by `after` seconds, and run each scheduled function once."""
     api.container.clock.advance(after)
-    for name in ("sweep", "sweep_batches", "sweep_deliveries", "sweep_bulk_operations"):
+    for name in SCHEDULES:
         run_schedule(api, name)
 
 

@@ -54,7 +54,7 @@ class CachedSecret:
 
 class SecretsManagerNotificationSettings:
     """Calls: in an environment and for each secret, 1 for its version every 30 s and 1 to read it every
-    15 minutes and after a change; 3 to write, 1 more the first time.
+    15 minutes and after a change; 4 to write, 1 more the first time.
     """
 
     def __init__(self, stage: str, clock: Clock, versions: SecretVersions) -> None:
@@ -106,10 +106,14 @@ class SecretsManagerNotificationSettings:
         return content
 
     def _put(self, name: str, content: Content) -> None:
-        """Replace a secret. What only a newer version of the code has put there stays."""
+        """Replace a secret. What only a newer version of the code has put there stays.
+
+        It is read for that, never taken from the cache: whoever changed it may not have stored its
+        version yet, or not know that secrets have versions.
+        """
         from botocore.exceptions import ClientError
 
-        stored = {**(self._read(name, fresh=True) or {}), **content, VERSION: token_hex(8)}
+        stored = {**(_fetch(name) or {}), **content, VERSION: token_hex(8)}
         self._versions.put(name, stored[VERSION])
         try:
             with aws.translate_errors():

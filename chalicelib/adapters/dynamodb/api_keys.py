@@ -56,7 +56,7 @@ class DynamoApiKeys:
 
     def many(self, key_hashes: Collection[str]) -> list[Key]:
         found = dynamodb.batch_get(self._keys, ((f"key#{key_hash}", "key") for key_hash in key_hashes), consistent=True)
-        return [_key_of(item) for item in found]
+        return list(decode_readable(found, _key_of))
 
     def put_key(self, key: Key) -> None:
         """Write both items in one transaction, so that a listing never misses a key that works."""

@@ -5,13 +5,14 @@ An unfinished one also has a row in the index `bulks-open`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
 from chalicelib.adapters.decoding import checked
 from chalicelib.adapters.dynamodb.json_record import JsonRecords, Key, known_fields, ttl_after
 from chalicelib.adapters.dynamodb.open_index import OpenIndex, OpenItem
-from chalicelib.domain.jobs.bulk_operation import BulkAction, BulkOperation, BulkPage, JobRef
+from chalicelib.domain.jobs.bulk_operation import BulkAction, BulkKey, BulkOperation, BulkPage, JobRef
 from chalicelib.domain.jobs.job import Status
 from chalicelib.domain.units import Ms
 
@@ -39,21 +40,24 @@ class DynamoBulkOperations:
         if new.finished_at is not None:
             self._open.delete(self._row(new))
 
-    def unfinished(self, now: Ms, after: str | None, limit: int) -> tuple[list[BulkOperation], str | None]:
+    def unfinished(self, after: str | None, limit: int) -> tuple[list[BulkKey], str | None]:
         rows, following = self._open.page(limit, after)
-        keys = [_key(row.tenant, row.sk) for row in rows]
-        bulks, found = self._records.get_many(keys, consistent=True), []
-        for row, key in zip(rows, keys, strict=True):
+        return [BulkKey(row.tenant, row.sk, row.made_at) for row in rows], following
+
+    def load_unfinished(self, keys: Sequence[BulkKey], now: Ms) -> list[BulkOperation]:
+        bulks, found = self._records.get_many([_key(one.tenant, one.id) for one in keys], consistent=True), []
+        for one in keys:
+            key = _key(one.tenant, one.id)
             bulk = bulks.get(key)
             if key not in bulks:
-                self._open.delete_orphan(row, row.made_at, now)
+                self._open.delete_orphan(self._row(one), one.created_at, now)
             elif bulk is not None and bulk.finished_at is not None:
-                self._open.delete(row)
-            elif bulk is not None and bulk.locked_until <= now:
+                self._open.delete(self._row(one))
+            elif bulk is not None:
                 found.append(bulk)
-        return found, following
+        return found
 
-    def _row(self, bulk: BulkOperation) -> OpenItem:
+    def _row(self, bulk: BulkOperation | BulkKey) -> OpenItem:
         return self._open.row(bulk.id, tenant=bulk.tenant, made_at=bulk.created_at, ttl=ttl_after(bulk.created_at, OPEN_DAYS))
 
 

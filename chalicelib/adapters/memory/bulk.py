@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from chalicelib.adapters.memory.record_table import RecordTable
-from chalicelib.domain.jobs.bulk_operation import BulkOperation
+from chalicelib.domain.jobs.bulk_operation import BulkKey, BulkOperation
 from chalicelib.domain.units import Ms
 
 
@@ -22,7 +24,11 @@ class MemoryBulkOperations:
         found = self._table.get(bulk_id)
         return found if found is not None and found.tenant == tenant else None
 
-    def unfinished(self, now: Ms, after: str | None, limit: int) -> tuple[list[BulkOperation], str | None]:
+    def unfinished(self, after: str | None, limit: int) -> tuple[list[BulkKey], str | None]:
         rows = self._table.select(lambda bulk: bulk.finished_at is None and (after is None or bulk.id > after), lambda bulk: bulk.id)
-        page = rows[:limit]
-        return [bulk for bulk in page if bulk.locked_until <= now], page[-1].id if len(page) == limit else None
+        page = [BulkKey(bulk.tenant, bulk.id, bulk.created_at) for bulk in rows[:limit]]
+        return page, page[-1].id if len(page) == limit else None
+
+    def load_unfinished(self, keys: Sequence[BulkKey], now: Ms) -> list[BulkOperation]:
+        found = (self.get(key.tenant, key.id) for key in keys)
+        return [bulk for bulk in found if bulk is not None and bulk.finished_at is None]

@@ -80,10 +80,10 @@ class MemoryJobs:
         with self._lock:
             return self._dedupe_keys.get((tenant, user, dedupe_key))
 
-    def set_notification_due(self, job: Job, due_at: Ms | None) -> None:
+    def set_end_due(self, job: Job, due_at: Ms | None) -> None:
         with self._lock:
             stored = self.records.get(job.id)
-            if stored is not None and stored.has_unsent_notifications and (stored.generation, stored.run) == (job.generation, job.run):
+            if stored is not None and stored.is_end_due and (stored.generation, stored.run) == (job.generation, job.run):
                 self.records[job.id] = replace(stored, due_at=due_at)
 
     def due(self, partition: str | None, until: Ms, limit: int) -> list[str]:

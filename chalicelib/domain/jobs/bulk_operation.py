@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 from chalicelib.domain.errors import UnreadableRecord
 from chalicelib.domain.jobs.job import TERMINAL, Status
@@ -106,6 +106,14 @@ class BulkOperation:
         """The statuses to scan, one after the other."""
         status = self.filters.get("status")
         return (Status(status),) if status else SCANNED_STATUSES[self.action]
+
+
+class BulkKey(NamedTuple):
+    """Names an unfinished operation: what its row of the index says."""
+
+    tenant: str
+    id: str
+    created_at: Ms
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from chalicelib.domain.jobs.queue_routing import queue_of
 
 DUE_SHARDS = 8  # of each due partition: every job is written to it, and one shard takes 1,000/s
 
-UNNOTIFIED = "unnotified"  # the due partition of ended jobs whose notifications are not stored
+ENDED = "ended"  # the due partition of ended jobs whose recipients or dependents are not served
 
 # Lists of these statuses are sorted by the time of the end, all others by creation.
 LISTED_BY_END = frozenset({Status.FAILED, Status.EXPIRED, Status.CANCELLED, Status.INCOMPLETE})
@@ -21,13 +21,13 @@ def sort_key(job: Job, *, by_end: bool) -> str:
 
 
 def due_partition(job: Job) -> str | None:
-    """Return the partition of the due index that holds a job: the name of its queue, `UNNOTIFIED`, or None.
+    """Return the partition of the due index that holds a job: the name of its queue, `ENDED`, or None.
 
     Queued and running jobs are in their queue's partition; jobs that wait for a time share the
     partition None. They are apart so that a deep queue does not hide the retries behind it.
     """
     if job.status.is_terminal:
-        return UNNOTIFIED
+        return ENDED
     return queue_of(job) if job.status in (Status.QUEUED, Status.PROCESSING) else None
 
 

@@ -82,7 +82,7 @@ class Job:
     created_at: Ms  # when it was submitted
     queued_at: Ms  # when it last became ready for a worker; for a delayed job its start time
     expires_at: Ms  # the first attempt of a run must start before this
-    due_at: Ms | None  # when the sweeper checks it next; after its end: while its notifications are not stored
+    due_at: Ms | None  # when the sweeper checks it next; after its end: see `is_end_due`
     generation: int = 1  # fencing token: grows when older wake-ups and workers must lose the job
     attempt: int = 0  # number of the latest request to the provider, never used twice; 0: none yet
     run: int = 1  # grows with each manual retry of an ended job
@@ -119,6 +119,7 @@ class Job:
     fallback_models: tuple[str, ...] = ()  # may replace `model` while its circuit is open, in order
     attempt_model: str | None = None  # fallback model of the latest attempt; None: it uses `model`
     notifies: bool = False  # whether its spec names recipients of a completion notification
+    has_dependents: bool = False  # whether other jobs wait, or have waited, for its end
     ttl: int | None = None  # seconds since 1970 when DynamoDB may remove it; None: not ended
 
     @property
@@ -142,8 +143,8 @@ class Job:
         return self.attempt_model or self.model
 
     @property
-    def has_unsent_notifications(self) -> bool:
-        """Whether it has ended and the deliveries of its notification are not stored yet."""
+    def is_end_due(self) -> bool:
+        """Whether it has ended, and its notifications are not stored or its dependents not released."""
         return self.status.is_terminal and self.due_at is not None
 
     @property

@@ -15,7 +15,7 @@ from chalicelib.domain.failures import DependencyFailed
 from chalicelib.domain.jobs.job import DEPENDENCIES, START_LATER, Job, JobError, Status, Usage
 from chalicelib.domain.units import DAY_MS, Ms, Nano
 
-NOTIFICATION_CHECK_DELAY_MS = 60_000  # the change stream stores the notifications of an end within this time, or the sweep does
+END_CHECK_DELAY_MS = 60_000  # the change stream serves recipients and dependents of an end within this time, or the sweep does
 QUEUED_CHECK_DELAY_MS = 120_000  # a wake-up may take this long before the sweeper checks the job
 RECHECK_MS = 60_000  # how often the sweeper checks a job that a worker has claimed
 MAX_DELAY_SECONDS = 900  # the most that SQS delays a message; a later wake-up is the sweeper's
@@ -256,6 +256,13 @@ def release(job: Job, now: Ms) -> Job | None:
     )
 
 
+def add_dependent(job: Job, now: Ms) -> Job:
+    """Note that another job waits for this one, so that its end is due until that job is released
+    (protocol rule 26). One that has ended stays as it is: whoever asks sees its end.
+    """
+    return job if job.has_dependents or job.status.is_terminal else _next(job, now, has_dependents=True)
+
+
 def dependency_failed(job: Job, parent: str, status: str, now: Ms) -> Job | None:
     """Cancel a job because a parent ended without being completed (protocol rule 22: a dependent is
     released only from waiting).
@@ -462,8 +469,8 @@ def _next(job: Job, now: Ms, **changes: Any) -> Job:
 
 
 def _end(job: Job, now: Ms, status: Status, **changes: Any) -> Job:
-    """End the job. One that names recipients stays due until its notifications are stored
-    (protocol rule 26).
+    """End the job. One with recipients or dependents stays due until they are served (protocol
+    rule 26).
     """
     days = COMPLETED_RETENTION_DAYS if status in (Status.COMPLETED, Status.INCOMPLETE) else OTHER_RETENTION_DAYS
     return _next(
@@ -471,7 +478,7 @@ def _end(job: Job, now: Ms, status: Status, **changes: Any) -> Job:
         now,
         status=status,
         finished_at=now,
-        due_at=now + NOTIFICATION_CHECK_DELAY_MS if job.notifies else None,
+        due_at=now + END_CHECK_DELAY_MS if job.notifies or job.has_dependents else None,
         resume_at=None,
         reason=None,
         ttl=now // 1000 + days * 86_400,

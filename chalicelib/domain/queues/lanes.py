@@ -15,8 +15,8 @@ environment has up to ten streams, often of several tenants, and a file that exh
 would end all of them; each would be run and paid again. So `work` has one job in an environment.
 Its concurrency covers the limits of all types with a handler (19 jobs at once) and leaves six
 environments for wake-ups that only hold their job. It is taken from `high`, which has the most
-environments. Its memory is for the largest file that a task may read: 810 MB were measured for a
-JSON upload of 16 MB. A second of such an environment costs $0.0000133.
+environments. Its memory is for the largest file that a task may read: 490 MB were measured for 49 MB
+of JSON lines. A second of such an environment costs $0.0000133.
 """
 
 from __future__ import annotations

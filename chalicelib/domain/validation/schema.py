@@ -31,9 +31,9 @@ MAX_DETAILS = 100  # problems that are reported; it bounds the size of the respo
 MAX_MESSAGE_LENGTH = 500  # characters of one problem
 MAX_NAMES = 200  # fields of a schema that are compared with an unknown one
 MAX_COMPILED = 128  # schemas in the cache
-# Steps of an answer that does not fit, up to which it is said where. The library builds an error, with a copy of the
-# value, for each alternative that does not fit: a kilobyte and ten microseconds.
-MAX_EXPLAINED_STEPS = 30_000
+# Errors about an answer that does not fit, up to which it is said where. The library builds all of them, each with a
+# copy of its value: a kilobyte and ten microseconds, and more for a large value (`count_steps`).
+MAX_EXPLAINED_ERRORS = 30_000
 _NUMBER_KEYWORDS = frozenset(["minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"])
 _VALUE_KEYWORDS = _NUMBER_KEYWORDS | {"type", "enum", "const", "minLength", "maxLength", "pattern", "minItems", "maxItems"}
 
@@ -66,12 +66,14 @@ def answer_problems(schema: Schema, value: Any, *, keep: bool) -> tuple[Detail, 
     """
     with _one_answer:
         clean, first = _clean({}, value, "")
-        steps = count_steps(schema, clean)
+        _, errors = count_steps(schema, clean)
         try:
             validator = _validator(schema) if keep else _compile_of_caller(schema)
-            if first or steps <= MAX_EXPLAINED_STEPS:
+            if errors <= MAX_EXPLAINED_ERRORS:
                 return _problems(validator, schema, clean, "", first)
-            return () if validator.is_valid(clean) else (Detail("", "is not what its schema demands; it is too large to say where"),)
+            if validator.is_valid(clean):
+                return tuple(first)
+            return (*first, Detail("", "is not what its schema demands; it is too large to say where"))[:MAX_DETAILS]
         except ValueError as exc:
             raise TooComplex("cannot be validated by its schema") from exc
 

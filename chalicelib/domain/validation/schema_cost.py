@@ -23,6 +23,8 @@ MAX_PATTERN_BYTES = 500_000
 MAX_STEPS = 2_000_000  # rules that are applied to the values of one answer; each takes up to 0.2 microseconds
 MAX_PAIRS = 300_000  # of a rule and a value, looked at to count the steps
 CHARACTERS_PER_STEP = 32  # that a pattern reads
+LENGTH_PER_STEP = 4_096  # characters that are counted for a rule on the length
+BYTES_PER_ERROR = 256  # of a value; an error has a copy of the value that does not fit
 
 _LISTS_IN_PLACE = ("allOf", "anyOf", "oneOf")
 _IN_PLACE = ("not", "if", "then", "else")
@@ -30,6 +32,8 @@ _MAPS_IN_PLACE = ("dependentSchemas", "dependencies")
 _OF_FIELDS = ("additionalProperties", "unevaluatedProperties")
 _OF_ITEMS = ("items", "additionalItems", "unevaluatedItems", "contains")
 _REFUSED = ("$dynamicRef", "$recursiveRef")
+_DRAFTS = ("2020-12", "2019-09", "draft-07", "draft-06")  # earlier ones name and refer to parts in other ways
+_NO_RULES = frozenset(["$defs", "definitions", "title", "description", "default", "examples", "$schema", "$id", "$comment"])
 
 
 class TooComplex(ValueError):
@@ -46,11 +50,12 @@ def check_size(schema: Schema) -> None:
     _Expansion(schema).visit(schema, 0)
 
 
-def count_steps(schema: Schema, value: Any) -> int:
-    """Return how many rules are applied to the value and its parts, at most.
+def count_steps(schema: Schema, value: Any) -> tuple[int, int]:
+    """Return how many rules are applied to the value and its parts, at most, and the size of all
+    errors that they could cause, in errors about a small value.
 
     Raises:
-        TooComplex: more than `MAX_STEPS`.
+        TooComplex: more than `MAX_STEPS` rules.
     """
     try:
         return _Steps(schema).of(schema, value)
@@ -85,9 +90,14 @@ class _Expansion:
                 raise TooComplex(f"uses {keyword}, which is not supported")
         if "$id" in schema and schema is not self._root:
             raise TooComplex("has a part with its own $id, which is not supported")
+        draft = schema.get("$schema")
+        if isinstance(draft, str) and not any(known in draft for known in _DRAFTS):
+            raise TooComplex(f"has a $schema that is not supported; supported are {', '.join(_DRAFTS)}")
         reference = schema.get("$ref")
-        if isinstance(reference, str) and reference.startswith("#") and not reference.startswith("#/") and reference != "#":
-            raise TooComplex("has a $ref to an anchor; name the place instead, as in #/$defs/name")
+        if isinstance(reference, str) and reference != "#" and not reference.startswith("#/"):
+            raise TooComplex("has a $ref that is not supported; name a place in the schema, as in #/$defs/name")
+        if isinstance(reference, str) and _resolve(reference, self._root) is None:
+            raise TooComplex("has a $ref to a place that does not exist")
         self._patterns += isinstance(schema.get("pattern"), str) + len(_mapping(schema, "patternProperties"))
         if self._patterns > MAX_PATTERNS:
             raise TooComplex(f"has more than {MAX_PATTERNS} patterns, with its references followed")
@@ -98,24 +108,39 @@ class _Steps:
 
     def __init__(self, root: Schema) -> None:
         self._root = root
-        self._counted: dict[tuple[int, int], int] = {}
+        self._counted: dict[tuple[int, int], tuple[int, int]] = {}
+        self._sizes: dict[int, int] = {}
 
-    def of(self, schema: Any, value: Any) -> int:
+    def of(self, schema: Any, value: Any) -> tuple[int, int]:
         if not isinstance(schema, dict):
-            return 1
+            return 1, 1 + self._size_of(value) // BYTES_PER_ERROR
         pair = id(schema), id(value)
         if pair in self._counted:
             return self._counted[pair]
         if len(self._counted) >= MAX_PAIRS:
             raise TooComplex("is too large for its schema")
-        self._counted[pair] = 0  # a rule that leads back to itself at the same value is not applied again
+        self._counted[pair] = 0, 0  # a rule that leads back to itself at the same value is not applied again
         steps = _own_steps(schema, value)
+        errors = _own_errors(schema) * (1 + self._size_of(value) // BYTES_PER_ERROR)
         for part, other in _applied(schema, value, self._root):
-            steps += self.of(part, other)
+            steps_of_part, errors_of_part = self.of(part, other)
+            steps, errors = steps + steps_of_part, errors + errors_of_part
             if steps > MAX_STEPS:
                 raise TooComplex("is too large for its schema")
-        self._counted[pair] = steps
-        return steps
+        self._counted[pair] = steps, errors
+        return steps, errors
+
+    def _size_of(self, value: Any) -> int:
+        """Return about how many bytes a value has as JSON."""
+        if isinstance(value, str):
+            return len(value)
+        if not isinstance(value, dict | list):
+            return 8
+        if id(value) not in self._sizes:
+            names = sum(map(len, value)) if isinstance(value, dict) else 0
+            parts = value.values() if isinstance(value, dict) else value
+            self._sizes[id(value)] = names + 8 * len(value) + sum(map(self._size_of, parts))
+        return self._sizes[id(value)]
 
 
 def _parts(schema: Schema, root: Schema) -> Iterator[Any]:
@@ -171,13 +196,25 @@ def _own_steps(schema: Schema, value: Any) -> int:
     if isinstance(options := schema.get("enum"), list):
         steps += len(options)
     if isinstance(value, str):
-        steps += _pattern_steps(schema.get("pattern"), value)
+        steps += _pattern_steps(schema.get("pattern"), value) + len(value) // LENGTH_PER_STEP
     elif isinstance(value, dict):
+        steps += _required_names(schema)
         patterns = _mapping(schema, "patternProperties")
         steps += sum(_pattern_steps(pattern, name) for pattern in patterns for name in value) if patterns else 0
     elif isinstance(value, list) and schema.get("uniqueItems") is True:
         steps += len(value) * 4
     return steps
+
+
+def _own_errors(schema: Schema) -> int:
+    """Return how many errors about one value a rule can cause, without those below it."""
+    return 1 + len(schema.keys() - _NO_RULES) + _required_names(schema)
+
+
+def _required_names(schema: Schema) -> int:
+    """Return how many names are looked up in an object; each that is missing is an error."""
+    lists = [schema.get("required"), *_mapping(schema, "dependentRequired").values(), *_mapping(schema, "dependencies").values()]
+    return sum(len(names) for names in lists if isinstance(names, list))
 
 
 def _pattern_steps(pattern: Any, text: str) -> int:
@@ -192,15 +229,12 @@ def _mapping(schema: Schema, keyword: str) -> dict[str, Any]:
 
 
 def _resolve(reference: str, root: Schema) -> Any:
-    """Return the part that a reference such as `#/$defs/name` names; an empty schema if there is none.
-
-    The library refuses a schema with such a reference.
-    """
+    """Return the part that a reference such as `#/$defs/name` names; None if there is none."""
     part: Any = root
     for step in islice(unquote(reference).split("/"), 1, None):
         step = step.replace("~1", "/").replace("~0", "~")
         try:
             part = part[int(step)] if isinstance(part, list) else part[step]
         except (KeyError, IndexError, ValueError, TypeError):
-            return {}
+            return None
     return part

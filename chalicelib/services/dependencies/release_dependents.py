@@ -80,10 +80,13 @@ def release_dependent(ctx: DependencyContext, parent: Job, edge: DependencyEdge,
 
 
 def _load_parents(ctx: DependencyContext, record: DependencyRecord) -> Mapping[str, Job]:
-    """Return the existing parents, read consistently: an end before the edge was written must be
-    seen.
+    """Return the existing parents. Those that have not ended know afterwards that they have
+    dependents: an end before that write is seen here, and a later one is due until the child is
+    released (protocol rule 26).
     """
-    return {job.id: job for job in ctx.jobs.get_many(list(record.parents.values()), consistent=True) if not job.is_deleted}
+    existing = [job for job in ctx.jobs.get_many(list(record.parents.values()), consistent=True) if not job.is_deleted]
+    current = (update_job(ctx.jobs, job, lambda seen: transitions.add_dependent(seen, ctx.clock.now())) for job in existing)
+    return {job.id: job for job in current if job is not None and not job.is_deleted}
 
 
 def _cancel(ctx: DependencyContext, child: Job, parent_id: str, parent: Job | None) -> Job:

@@ -21,6 +21,11 @@ from chalicelib.services.log import Log
 
 MAX_EVALUATED = 2_000  # records read for one page, whether they match or not
 READ_SIZE = 100  # records read together
+# The filters that are in the hash of a cursor even if they are not set. Never change this set: cursors
+# are kept by clients and in bulk operations, and an older version of the code reads and writes them.
+ALWAYS_HASHED = frozenset(
+    ("status", "type", "priority", "batch", "user", "tag", "dedupe_key", "model", "error_code", "tenant", "since", "until")
+)
 
 RowCount = Callable[[str, str], int | None]  # rows of (tenant, batch id); None: no such batch
 PageReader = Callable[[JobQuery], tuple[list[str], str | None]]  # ids, next `before`
@@ -68,9 +73,7 @@ def list_jobs(
         InvalidRequest: the cursor does not belong to this query.
     """
     query = _query(caller, filters)
-    # Only the filters that are set: a version of the code that has another filter makes the same hash.
-    given = {name: value for name, value in asdict(filters).items() if value is not None}
-    query_hash = sha256(json.dumps([given, caller.tenant, caller.user], sort_keys=True).encode()).hexdigest()[:12]
+    query_hash = _hash_of(filters, caller)
     query = replace(query, before=_decode_cursor(cursor, query_hash))
     read_page: PageReader = jobs.page
     if filters.batch is not None and row_count is not None:
@@ -140,6 +143,16 @@ def matches(job: Job, filters: Filters) -> bool:
         (filters.error_code, job.error.code if job.error else None),
     )
     return all(wanted is None or wanted == value for wanted, value in pairs) and (filters.tag is None or filters.tag in job.tags)
+
+
+def _hash_of(filters: Filters, caller: Caller) -> str:
+    """Return the hash of a query for its cursors.
+
+    Every version of the code makes the same one, so a filter that another version does not have
+    counts only if it is set.
+    """
+    given = {name: value for name, value in asdict(filters).items() if name in ALWAYS_HASHED or value is not None}
+    return sha256(json.dumps([given, caller.tenant, caller.user], sort_keys=True).encode()).hexdigest()[:12]
 
 
 def _encode_cursor(before: str, query_hash: str) -> str:

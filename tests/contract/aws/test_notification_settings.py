@@ -244,7 +244,7 @@ def secrets_manager(monkeypatch: pytest.MonkeyPatch) -> Iterator[SecretsManagerN
     monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
     with mock_aws():
         aws.reset_clients()
-        yield SecretsManagerNotificationSettings("dev", ManualClock())
+        yield SecretsManagerNotificationSettings("dev", ManualClock(), MemorySecretVersions())
     aws.reset_clients()
 
 

@@ -11,31 +11,50 @@ from ulid import ULID
 from chalicelib.adapters.dynamodb.open_index import ORPHAN_GRACE_MS
 from chalicelib.adapters.stores import DynamoStores
 from chalicelib.domain.errors import StaleVersion
+from chalicelib.domain.jobs.bulk_operation import BulkKey, BulkOperation
 from tests.contract.conftest import LoseResponse
 from tests.kit.records import NOW, bulk_operation
 
 
-def unfinished_ids(stores: Any, now: int, page_size: int = 100) -> list[str]:
+def unfinished_keys(stores: Any, page_size: int = 100) -> list[BulkKey]:
     """Walk through the index, page by page."""
-    page, after = stores.bulk_operations.unfinished(now, None, page_size)
+    page, after = stores.bulk_operations.unfinished(None, page_size)
     found = list(page)
     while after is not None:
-        page, after = stores.bulk_operations.unfinished(now, after, page_size)
+        page, after = stores.bulk_operations.unfinished(after, page_size)
+        assert len(page) <= page_size
         found += page
-    return [one.id for one in found]
+    return found
+
+
+def unfinished_ids(stores: Any, page_size: int = 100) -> list[str]:
+    return [key.id for key in unfinished_keys(stores, page_size)]
+
+
+def key_of(bulk: BulkOperation) -> BulkKey:
+    return BulkKey(bulk.tenant, bulk.id, bulk.created_at)
 
 
 def test_unfinished_bulk_operations_are_found_on_later_pages(stores: Any) -> None:
-    """In the order of their creation, also when a page has only locked ones."""
-    made = [
-        bulk_operation(id=f"bulk_{ULID.from_timestamp(3_000_000_000.0 + at)}", locked_until=NOW if at % 4 else NOW + 99) for at in range(9)
-    ]
+    """In the order of their creation."""
+    made = [bulk_operation(id=f"bulk_{ULID.from_timestamp(3_000_000_000.0 + at)}") for at in range(9)]
     for one in made:
         stores.bulk_operations.create(one)
 
-    found = unfinished_ids(stores, NOW, page_size=1)
+    found = unfinished_keys(stores, page_size=1)
 
-    assert [one for one in found if one in {each.id for each in made}] == [one.id for one in made if one.locked_until == NOW]
+    assert [one for one in found if one.id in {each.id for each in made}] == [key_of(one) for one in made]
+
+
+def test_named_unfinished_bulk_operations_are_loaded_in_the_given_order(stores: Any) -> None:
+    """Locked ones too; not those that have finished meanwhile, and not those that do not exist."""
+    first, second, ended = bulk_operation(), bulk_operation(tenant="other", locked_until=NOW + 60_000), bulk_operation()
+    for one in (first, second, ended):
+        stores.bulk_operations.create(one)
+    stores.bulk_operations.replace(ended, replace(ended, version=2, finished_at=NOW))
+    keys = [key_of(second), key_of(ended), BulkKey("acme", "bulk_none", NOW), key_of(first)]
+
+    assert stores.bulk_operations.load_unfinished(keys, NOW) == [second, first]
 
 
 def test_bulk_operation_round_trips(stores: Any) -> None:
@@ -82,27 +101,13 @@ def test_replace_does_not_create_a_bulk_operation(stores: Any) -> None:
     assert stores.bulk_operations.get("acme", made.id) is None
 
 
-def test_unfinished_bulk_operations_are_found_once_unlocked(stores: Any) -> None:
-    made, other = (
-        bulk_operation(),
-        bulk_operation(id=f"bulk_{ULID.from_timestamp(4_000_000_000.0)}", tenant="other", locked_until=NOW + 60_000),
-    )
-    for one in (made, other):
-        stores.bulk_operations.create(one)
-
-    assert made.id not in unfinished_ids(stores, NOW)
-    assert made.id in unfinished_ids(stores, NOW + 5)
-    assert other.id not in unfinished_ids(stores, NOW + 5)
-    assert [one for one in unfinished_ids(stores, NOW + 60_000) if one in (made.id, other.id)] == [made.id, other.id]
-
-
 def test_finished_bulk_operation_is_not_listed_as_unfinished(stores: Any) -> None:
     made = bulk_operation()
     stores.bulk_operations.create(made)
 
     stores.bulk_operations.replace(made, replace(made, version=2, finished_at=NOW))
 
-    assert made.id not in unfinished_ids(stores, NOW + 10**9)
+    assert made.id not in unfinished_ids(stores)
     assert stores.bulk_operations.get("acme", made.id).finished_at == NOW
 
 
@@ -112,12 +117,13 @@ def test_index_rows_without_an_unfinished_bulk_operation_are_removed(dynamo_stor
     for one in (never_created, ended):
         bulks._open.put(bulks._open.row(one.id, tenant=one.tenant, made_at=NOW, ttl=NOW // 1000))
     bulks._records.create(ended)
+    keys = [key_of(never_created), key_of(ended)]
 
     def rows() -> set[str]:
         return {row.sk for row in bulks._open.query(1_000)}
 
-    bulks.unfinished(NOW + ORPHAN_GRACE_MS, None, 100)
+    bulks.load_unfinished(keys, NOW + ORPHAN_GRACE_MS)
     assert never_created.id in rows()  # its record may be about to be written
     assert ended.id not in rows()
-    bulks.unfinished(NOW + ORPHAN_GRACE_MS + 1, None, 100)
+    bulks.load_unfinished(keys, NOW + ORPHAN_GRACE_MS + 1)
     assert never_created.id not in rows()

@@ -13,7 +13,7 @@ from chalicelib.adapters.dynamodb.jobs.item import due_key
 from chalicelib.adapters.stores import DynamoStores
 from chalicelib.domain.errors import StaleVersion, UnreadableRecord
 from chalicelib.domain.jobs import transitions
-from chalicelib.domain.jobs.index_keys import UNNOTIFIED, due_shard
+from chalicelib.domain.jobs.index_keys import ENDED, due_shard
 from chalicelib.domain.jobs.job import Job, Status
 from chalicelib.domain.jobs.job_type import NO_MODEL
 from chalicelib.domain.queues.lanes import JOB_QUEUES
@@ -160,16 +160,16 @@ def test_ended_jobs_are_due_in_a_partition_of_their_own_until_they_are_notified_
     def found(partition: str | None, until: int) -> list[str]:
         return [job_id for job_id in stores.jobs.due(partition, until, 1000) if job_id == ended.id]
 
-    assert (found(UNNOTIFIED, begin), found(UNNOTIFIED, begin + 1)) == ([], [ended.id])
+    assert (found(ENDED, begin), found(ENDED, begin + 1)) == ([], [ended.id])
     assert [found(partition, begin + 1) for partition in (None, *JOB_QUEUES)] == [[]] * 6
 
-    stores.jobs.set_notification_due(ended, begin + 500)
-    assert (found(UNNOTIFIED, begin + 499), found(UNNOTIFIED, begin + 500)) == ([], [ended.id])
-    stores.jobs.set_notification_due(ended, None)
-    stores.jobs.set_notification_due(ended, None)
-    stores.jobs.set_notification_due(ended, begin)
+    stores.jobs.set_end_due(ended, begin + 500)
+    assert (found(ENDED, begin + 499), found(ENDED, begin + 500)) == ([], [ended.id])
+    stores.jobs.set_end_due(ended, None)
+    stores.jobs.set_end_due(ended, None)
+    stores.jobs.set_end_due(ended, begin)
 
-    assert found(UNNOTIFIED, begin + 10**6) == []
+    assert found(ENDED, begin + 10**6) == []
     assert stores.jobs.get(ended.id) == replace(ended, due_at=None)  # its version is the same: nothing of the job has changed
 
 
@@ -180,7 +180,7 @@ def test_notifications_of_a_restarted_job_leave_its_due_time_alone(stores: Any) 
     stores.jobs.replace(ended, again)
 
     for due_at in (None, NOW):
-        stores.jobs.set_notification_due(ended, due_at)
+        stores.jobs.set_end_due(ended, due_at)
 
     assert stores.jobs.get(ended.id) == again
 
@@ -189,7 +189,7 @@ def test_a_write_of_an_ended_job_wins_against_its_notification(stores: Any) -> N
     """Neither changes the version, so a swap may come from a reader who still saw the due time."""
     begin = new_period()
     ended = put_ended(stores, begin)
-    stores.jobs.set_notification_due(ended, None)
+    stores.jobs.set_end_due(ended, None)
 
     again = replace(ended, status=Status.QUEUED, finished_at=None, run=2, generation=2, version=ended.version + 1)  # the same `due_at`
     stores.jobs.replace(ended, again)
@@ -203,13 +203,13 @@ def test_a_repeated_end_succeeds_after_its_notification(stores: Any) -> None:
     running = put(stores, status=Status.PROCESSING, notifies=True, due_at=new_period())
     ended = transitions.cancel(replace(running, status=Status.QUEUED), NOW)
     assert ended is not None
-    assert ended.has_unsent_notifications
+    assert ended.is_end_due
     stores.jobs.replace(running, ended)
-    stores.jobs.set_notification_due(ended, None)
+    stores.jobs.set_end_due(ended, None)
 
     stores.jobs.replace(running, ended)
 
-    assert not stores.jobs.get(ended.id).has_unsent_notifications
+    assert not stores.jobs.get(ended.id).is_end_due
     with pytest.raises(StaleVersion):
         stores.jobs.replace(running, replace(ended, status=Status.EXPIRED))
 
@@ -218,7 +218,7 @@ def test_notification_due_with_a_lost_response_is_removed_once(stores: Any, lose
     ended = put_ended(stores, new_period())
 
     with lose_response("UpdateItem"):
-        stores.jobs.set_notification_due(ended, None)
+        stores.jobs.set_end_due(ended, None)
 
     assert stores.jobs.get(ended.id) == replace(ended, due_at=None)
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
 import pytest
+from moto.dynamodb.models import DynamoDBBackend
 
 from chalicelib.adapters.aws import client as aws
 from chalicelib.adapters.stores import DynamoStores
@@ -238,8 +240,15 @@ def test_idempotency_conflict_is_reported_before_a_dedupe_conflict(stores: Any) 
         stores.jobs.create(job(dedupe_key=key), row)
 
 
-def test_one_of_many_concurrent_replaces_wins(stores: Any) -> None:
-    """Creation is left out, because moto's transactions are not atomic among threads."""
+def test_one_of_many_concurrent_replaces_wins(stores: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """DynamoDB's updates are atomic. Those of moto are not among threads, nor are its transactions."""
+    lock, update = threading.Lock(), DynamoDBBackend.update_item
+
+    def atomic(*args: Any, **named: Any) -> Any:
+        with lock:
+            return update(*args, **named)
+
+    monkeypatch.setattr(DynamoDBBackend, "update_item", atomic)
     seen = job()
     stores.jobs.create(seen)
 

@@ -55,7 +55,8 @@ def test_an_unreadable_bulk_operation_hides_no_other(dynamo_stores: DynamoStores
     item.data = "{"
     dynamodb.put(item)
 
-    found = {one.id for one in stores.bulk_operations.unfinished(NOW + ORPHAN_GRACE_MS + 1, None, 100)[0]}
+    keys, _ = stores.bulk_operations.unfinished(None, 1_000)
+    found = {one.id for one in stores.bulk_operations.load_unfinished(keys, NOW + ORPHAN_GRACE_MS + 1)}
 
     assert (whole.id in found, broken.id in found) == (True, False)
     assert broken.id in {row.sk for row in stores.bulk_operations._open.query(1_000)}

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from chalicelib.consumers.change_loop import TIME_BUDGET_MS, UNREADABLE, Change, DeadLetterFailed, for_each_change
+from chalicelib.consumers.change_loop import TIME_BUDGET_MS, Change, DeadLetterFailed, for_each_change
 from chalicelib.domain.errors import Throttled
 from chalicelib.domain.jobs.job import Job
 from tests.kit.failing_store import refusing
@@ -25,7 +25,7 @@ def unreadable(number: int) -> Change:
 
 
 def process(world: World, changes: list[Change], handle: Callable[[Job | None, Job], None] = lambda _before, _after: None) -> None:
-    for_each_change(world.container, "tests", changes, handle, dead_letter_unreadable=True)
+    for_each_change(world.container, "tests", changes, handle, log_unreadable=True)
 
 
 def dead_letters(world: World) -> list[tuple[str, str]]:
@@ -113,34 +113,58 @@ def test_changes_of_a_batch_share_one_time_budget_and_the_rest_is_left() -> None
     assert dead_letters(world) == []
 
 
-def test_an_unreadable_change_is_dead_lettered_after_a_retry() -> None:
+def always_failing(_before: Job | None, after: Job) -> None:
+    if after.id == change(1)[0]:
+        raise ValueError
+
+
+def test_an_unreadable_change_is_logged_once_and_stops_no_other() -> None:
+    """Whoever can read the record handles its next change; a dead letter would be of no use."""
+    world, handled = World(), list[str]()
+    changes = [unreadable(1), change(2)]
+
+    process(world, changes, lambda _before, after: handled.append(after.id))
+    for_each_change(world.container, "others", changes, lambda _before, after: handled.append(after.id))
+
+    assert handled == [change(2)[0]] * 2
+    assert logged(world, "change_unreadable") == [{"job_id": unreadable(1)[0]}]
+    assert dead_letters(world) == []
+
+
+def test_a_change_that_always_fails_is_dead_lettered_after_a_retry_of_the_queue() -> None:
     world = World()
 
     with refusing(world.container.queues, "send_to_dead_letter", 3):
-        process(world, [unreadable(1), change(2)])
+        process(world, [change(1), change(2)], always_failing)
 
-    assert dead_letters(world) == [(unreadable(1)[0], UNREADABLE)]
+    assert dead_letters(world) == [(change(1)[0], "tests: ValueError")]
 
 
 def test_a_change_that_cannot_be_dead_lettered_is_delivered_again() -> None:
     """The other change is handled first."""
     world, handled = World(), list[str]()
-    changes = [unreadable(1), change(2)]
+    changes = [change(1), change(2)]
 
-    with refusing(world.container.queues, "send_to_dead_letter", 4), pytest.raises(DeadLetterFailed, match="1 records"):
-        process(world, changes, lambda _before, after: handled.append(after.id))
+    def handle(before: Job | None, after: Job) -> None:
+        always_failing(before, after)
+        handled.append(after.id)
+
+    with refusing(world.container.queues, "send_to_dead_letter", 4), pytest.raises(DeadLetterFailed, match="1 changes"):
+        process(world, changes, handle)
     assert (len(handled), dead_letters(world)) == (1, [])
 
-    process(world, changes)
-    assert dead_letters(world) == [(unreadable(1)[0], UNREADABLE)]
+    process(world, changes, handle)
+    assert dead_letters(world) == [(change(1)[0], "tests: ValueError")]
 
 
-def test_an_unreadable_change_for_which_no_time_is_left_is_delivered_again() -> None:
+def test_a_failed_change_for_whose_dead_letter_no_time_is_left_is_delivered_again() -> None:
     """Nothing else would find it."""
     world = World()
 
     def slow(_before: Job | None, _after: Job) -> None:
         world.clock.advance(TIME_BUDGET_MS / 1000)
+        raise ValueError
 
     with pytest.raises(DeadLetterFailed):
-        process(world, [change(1), unreadable(2)], slow)
+        process(world, [change(1)], slow)
+    assert dead_letters(world) == []

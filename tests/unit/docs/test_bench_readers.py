@@ -16,14 +16,14 @@ from chalicelib.domain.auth.identity import Key
 from chalicelib.settings import Settings
 from infra.chalice_config import FUNCTIONS
 
-JOBS = readers.JOBS["on_job_change"]
+JOBS = readers.BATCH_SIZE["on_job_change"]  # a whole invocation; the benchmark takes two
 BATCHES = 3 * JOBS / readers.BATCH_SIZE["on_job_change"]
 
 
 @pytest.fixture(scope="module")
 def usages() -> Iterator[dict[str, readers.Usages]]:
     """What a job costs its reader in each scenario, counted on the real adapters."""
-    with mock.patch.dict(os.environ), open_cloud() as port:
+    with mock.patch.dict(os.environ), mock.patch.dict(readers.JOBS, on_job_change=JOBS), open_cloud() as port:
         aws.reset_clients()
         container = bootstrap.Container(Settings(stage=STAGE, log_level="ERROR"))
         container.api_keys.put_key(
@@ -96,5 +96,7 @@ def test_writers_of_the_same_counters_keep_up_with_a_thousand_jobs_a_second(name
 def test_a_simulation_of_writers_is_the_same_in_every_run() -> None:
     load = contention.LOADS["rows of one batch"]
 
-    assert contention.simulate(load, seconds=2) == contention.simulate(load, seconds=2)
-    assert contention.simulate(load, seconds=2) != contention.simulate(load, seconds=2, seed="another")
+    first = contention.simulate(load, seconds=1)
+
+    assert contention.simulate(load, seconds=1) == first
+    assert contention.simulate(load, seconds=1, seed="another") != first

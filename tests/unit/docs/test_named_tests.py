@@ -15,7 +15,7 @@ PATHS = re.compile(
 )
 
 
-@pytest.mark.parametrize("page", ["reliability.md", "protocol.md"])
+@pytest.mark.parametrize("page", ["reliability.md", "protocol.md", "aws.md"])
 def test_every_test_named_on_a_page_exists(page: str) -> None:
     """A renamed test must be renamed on the page as well."""
     named = set(NAMED.findall((ROOT / "docs" / page).read_text()))
@@ -25,7 +25,7 @@ def test_every_test_named_on_a_page_exists(page: str) -> None:
     assert named - DEFINED - files == set()
 
 
-@pytest.mark.parametrize("page", ["reliability.md", "protocol.md"])
+@pytest.mark.parametrize("page", ["reliability.md", "protocol.md", "aws.md"])
 def test_every_file_named_on_a_page_exists(page: str) -> None:
     """Paths may start at the repository root or below `chalicelib/`."""
     named = set(PATHS.findall((ROOT / "docs" / page).read_text()))

@@ -9,13 +9,13 @@ one unit for each index entry that is added, removed or rewritten.
 | `by_tenant` | `<tenant>#0` | id | all | once: nothing in it ever changes |
 | `by_user` | `<tenant>#<user>` | id | all | once |
 | `by_state` | `<tenant>#<class>` | id, or `<finished_at>#<id>` | all but completed | `active`: queued and processing are one |
-| `due` | `w#<queue>#<n>`, `o#<n>` or `t#<n>` | `due_at` | unfinished, or not notified of | queued and processing are one |
+| `due` | `w#<queue>#<n>`, `e#<n>` or `t#<n>` | `due_at` | unfinished, or its end is due | queued and processing are one |
 
 So a claim of a queued job changes no index and costs one unit. The claim of a `retrying` job moves
 it from `t` to `w` and to `active`, which is four more, and rare. `w` (queued and processing) is
 apart from `t` (waiting for a time) because a deep queue must not hide the retries behind it, and
-so is `o`, the outbox: ended jobs whose notifications are not stored. `n` is a shard: every job passes through this index, and one
-partition would be too hot.
+so is `e`, the outbox: ended jobs whose recipients or dependents are not served yet. `n` is a shard:
+every job passes through this index, and one partition would be too hot.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ from pynamodb.indexes import GlobalSecondaryIndex, IncludeProjection, KeysOnlyPr
 from chalicelib.adapters.decoding import checked
 from chalicelib.adapters.dynamodb.client import IntAttribute, Item, Raw, decoded
 from chalicelib.adapters.dynamodb.json_record import known_fields, non_default_fields
-from chalicelib.domain.jobs.index_keys import LISTED_BY_END, UNNOTIFIED, due_partition, due_shard, sort_key
+from chalicelib.domain.jobs.index_keys import ENDED, LISTED_BY_END, due_partition, due_shard, sort_key
 from chalicelib.domain.jobs.job import Job, JobError, Status, Usage
 
 T = TypeVar("T")
-UNNOTIFIED_KEY = "o#"  # of the outbox: ended jobs whose notifications are not stored
+ENDED_KEY = "e#"  # of the outbox: ended jobs whose recipients or dependents are not served
 
 
 class RecordAttribute(Attribute[T]):
@@ -147,6 +147,7 @@ class JobItem(Item):
     fallback_models = RecordAttribute(tuple, null=True, attr_name="fallback")
     attempt_model = UnicodeAttribute(null=True, attr_name="a_model")
     notifies = BooleanAttribute(null=True, attr_name="notify")
+    has_dependents = BooleanAttribute(null=True, attr_name="parent")
     ttl = IntAttribute(null=True)
 
     g_t = UnicodeAttribute()
@@ -201,8 +202,8 @@ def index_keys(job: Job) -> dict[str, str]:
 
 
 def due_key(partition: str | None, shard: int) -> str:
-    if partition == UNNOTIFIED:
-        return f"{UNNOTIFIED_KEY}{shard}"
+    if partition == ENDED:
+        return f"{ENDED_KEY}{shard}"
     return f"w#{partition}#{shard}" if partition else f"t#{shard}"
 
 

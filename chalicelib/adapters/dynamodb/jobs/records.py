@@ -14,7 +14,7 @@ from pynamodb.expressions.condition import Condition
 from chalicelib.adapters.decoding import decode_all
 from chalicelib.adapters.dynamodb import client as dynamodb
 from chalicelib.adapters.dynamodb.client import ConditionFailed, IntAttribute, Item, TransactionConditionFailed, bound, decoded
-from chalicelib.adapters.dynamodb.jobs.item import UNNOTIFIED_KEY, JobItem, due_key, item_of, job_of, job_of_raw
+from chalicelib.adapters.dynamodb.jobs.item import ENDED_KEY, JobItem, due_key, item_of, job_of, job_of_raw
 from chalicelib.adapters.dynamodb.jobs.queries import JobQueries
 from chalicelib.domain.errors import DedupeConflict, IdempotencyKeyTaken, StaleVersion
 from chalicelib.domain.jobs.index_keys import DUE_SHARDS
@@ -85,8 +85,8 @@ class DynamoJobs:
         return [found[job_id] for job_id in job_ids if job_id in found]
 
     def replace(self, seen: Job, new: Job) -> None:
-        if seen.status.is_terminal:
-            seen = dataclasses.replace(seen, due_at=None)  # it may have been removed since, so it is written if `new` has one
+        if seen.status.is_terminal:  # its `due_at` may have been removed since: write what `new` has, whatever was seen
+            seen = dataclasses.replace(seen, due_at=None if new.due_at is not None else 0)
         try:
             dynamodb.update_changed(item_of(self._jobs, seen), item_of(self._jobs, new), self._jobs.version == seen.version, _COMPUTED_KEYS)
         except ConditionFailed as failed:
@@ -94,9 +94,9 @@ class DynamoJobs:
             if not is_stored(current, new):
                 raise StaleVersion(current) from failed
 
-    def set_notification_due(self, job: Job, due_at: Ms | None) -> None:
+    def set_end_due(self, job: Job, due_at: Ms | None) -> None:
         items = self._jobs
-        same_end = (items.generation == job.generation) & (items.run == job.run) & items.g_d.startswith(UNNOTIFIED_KEY)
+        same_end = (items.generation == job.generation) & (items.run == job.run) & items.g_d.startswith(ENDED_KEY)
         actions = [items.due_at.remove(), items.g_d.remove()] if due_at is None else [items.due_at.set(due_at)]
         with suppress(ConditionFailed):
             dynamodb.update(items(job.id), actions, same_end)

@@ -139,7 +139,7 @@ def test_the_sweeper_releases_dependents_when_no_task_message_was_sent() -> None
         consume_changes(world, parent)
 
     assert count_states(world, children) == {(Status.QUEUED, 2): PAGE_SIZE, (Status.WAITING, 1): 50}
-    assert "remaining_dependents_not_enqueued" in [fact for fact, _ in world.log_lines]
+    assert "release_dependents_failed" in [fact for fact, _ in world.log_lines]
     world.sweep(after=130)
 
     assert count_states(world, children) == {(Status.QUEUED, 2): PAGE_SIZE + 50}

@@ -11,7 +11,7 @@ import pytest
 
 from chalicelib.adapters.memory.notifications import ReceivedRequest
 from chalicelib.consumers.change_loop import DeadLetterFailed
-from chalicelib.domain.errors import DeliveryBusy, DeliveryError, DeliveryNotFound
+from chalicelib.domain.errors import DeliveryBusy, DeliveryError, DeliveryNotFound, Throttled
 from chalicelib.domain.jobs.job import JobError, Status
 from chalicelib.domain.notifications.delivery import RETRY_SCHEDULE, DeliveryState
 from chalicelib.domain.notifications.recipients import Channel, Recipient, RecipientAllowlist
@@ -314,7 +314,7 @@ def test_a_message_for_an_unknown_delivery_is_dropped() -> None:
     assert deliver(world) == ["not_due"]
 
 
-def test_an_end_of_an_older_version_that_cannot_be_enqueued_goes_to_the_dead_letter_queue() -> None:
+def test_an_end_of_an_older_version_that_cannot_be_enqueued_is_redelivered() -> None:
     """It is not due, so no sweep would find it. The other change of the batch is processed."""
     world = World()
     lost, other = ended(world), ended(world)
@@ -322,17 +322,21 @@ def test_an_end_of_an_older_version_that_cannot_be_enqueued_goes_to_the_dead_let
 
     def get_others(job_id: str) -> Any:
         if job_id == lost[0]:
-            raise error
+            raise Throttled
         return get(job_id)
 
     world.container.job_specs.get = get_others  # type: ignore[method-assign]
-    notify(world, lost, other)
-
-    assert [body for body, _ in world.container.queues.dead_lettered["stream"]] == [lost[0]] * dead
+    with pytest.raises(DeadLetterFailed):
+        notify(world, lost, other)
     assert only_delivery(world).owner == other[0]
 
+    world.container.job_specs.get = get  # type: ignore[method-assign]
+    notify(world, lost, other)
+    assert {delivery.owner for delivery in world.container.deliveries.rows.values()} == {lost[0], other[0]}
+    assert not world.container.queues.dead_lettered["stream"]
 
-def test_an_end_of_an_older_version_that_cannot_be_dead_lettered_is_redelivered() -> None:
+
+def test_a_notification_that_can_neither_be_stored_nor_dead_lettered_is_redelivered() -> None:
     world = World()
     change = ended(world)
 

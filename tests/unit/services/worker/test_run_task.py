@@ -8,6 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 
 from chalicelib.domain.auth.identity import Caller, Role
 from chalicelib.domain.errors import Detail, Forbidden, InvalidRequest, Throttled, Unavailable
@@ -76,6 +77,7 @@ def test_a_task_asks_for_no_price_and_changes_no_circuit_breaker() -> None:
         (Throttled(), "store_unavailable", 3),
         (InvalidRequest(details=(Detail("input.ids", "must not be empty"),)), "request_invalid", 1),
         (RuntimeError("a secret"), "internal_error", 3),
+        (ClientError({"Error": {"Code": "AccessDeniedException", "Message": "a secret"}}, "DeleteItem"), "internal_error", 3),
     ],
 )
 def test_task_errors_map_to_error_codes_and_numbers_of_attempts(problem: Exception, code: str, attempts: int) -> None:
@@ -94,6 +96,26 @@ def test_task_errors_map_to_error_codes_and_numbers_of_attempts(problem: Excepti
     assert (ended.status, ended.error.code, ended.attempt) == (Status.FAILED, code, attempts)
     assert "secret" not in ended.error.message
     assert code != "request_invalid" or "input.ids must not be empty" in ended.error.message
+
+
+def test_a_task_that_is_refused_a_right_once_is_run_again_and_completes() -> None:
+    """A deployment takes rights away at once, also from invocations that run the code before."""
+    refused = [ClientError({"Error": {"Code": "AccessDenied", "Message": "no"}}, "AbortMultipartUpload")]
+
+    async def abort(_task: TaskRun) -> Any:
+        if refused:
+            raise refused.pop()
+        return {}
+
+    world = chore_world(abort)
+    job = submitted(world)
+
+    world.deliver()
+    failed = world.job(job)
+    assert (failed.status, failed.reason) == (Status.RETRYING, "internal_error")
+    run_to_end(world, [job])
+
+    assert (world.job(job).status, world.job(job).attempt) == (Status.COMPLETED, 2)
 
 
 def test_task_retries_follow_the_schedule_of_the_job_type() -> None:

@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 
 from chalicelib.domain.errors import Throttled
 from chalicelib.domain.failures import ProviderUnavailable
@@ -17,6 +18,14 @@ from tests.kit.failing_store import refusing
 from tests.kit.provider import Script
 from tests.kit.time import run
 from tests.kit.world import World
+
+
+class AccessDenied(ClientError):
+    """What IAM answers who has no right."""
+
+    def __init__(self) -> None:
+        super().__init__({"Error": {"Code": "AccessDeniedException", "Message": "no"}}, "PutItem")
+
 
 SLOW = Script(deltas=[f"t{n} " for n in range(200)], every=0.05)
 
@@ -60,6 +69,22 @@ def test_a_retry_wake_up_that_cannot_be_sent_is_sent_by_the_sweeper() -> None:
     assert world.frames("c1", "retrying")
 
     assert world.sweep(after=120)["resent"] == 1
+    world.deliver()
+
+    assert world.job(job).status is Status.COMPLETED
+
+
+@pytest.mark.parametrize(("port", "method"), [("results", "put"), ("jobs", "replace"), ("leases", "open")])
+def test_a_job_whose_worker_is_refused_a_right_is_recovered_by_the_sweeper(port: str, method: str) -> None:
+    """A deployment takes rights away at once, also from invocations that run the code before."""
+    world = World(Script(), Script())
+    job = world.submit()
+    with refusing(getattr(world.container, port), method, 99, AccessDenied), pytest.raises((AccessDenied, PartialBatchFailure)):
+        world.deliver()
+
+    assert not world.job(job).status.is_terminal
+    world.sweep(after=120)
+    world.sweep(after=600)
     world.deliver()
 
     assert world.job(job).status is Status.COMPLETED

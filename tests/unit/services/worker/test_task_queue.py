@@ -117,7 +117,7 @@ def test_a_dead_letter_of_a_task_is_redriven_into_the_queue_of_tasks(dead_in: st
     world.container.queues.messages["work"].clear()
     world.container.queues.give_up(dead_in, WakeUp(job.id, 1).to_json())
 
-    done = redrive(world.clock, world.container.jobs, world.container.queues, [dead_in])
+    done = redrive(world.container, [dead_in])
 
     assert (done.queues[dead_in]["redriven"], queued(world)) == (1, {"work": [job.id]})
 
