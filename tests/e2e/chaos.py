@@ -18,11 +18,12 @@ from uuid import uuid4
 
 import psutil
 
-from chalicelib.domain.queues.lanes import LANES, dead_letter_queue_name, queue_name
+from chalicelib.domain.queues.lanes import JOB_QUEUES, LANES, dead_letter_queue_name, queue_name
 from infra.local import stack_file
 from tests.e2e.stack import Api, Stack
 
 AT_WORK = 1.5  # seconds that an invocation must have run before it is hit, so that its streams have started
+AT_TASK = 0.5  # the same of a task, which has no stream
 MAX_HITS = 2  # of one job, which fails after three isolated crashes
 FUNCTION_TIMEOUT = 60  # seconds, of one lane's worker while a soak runs
 VISIBILITY = 40  # seconds; the messages of a dead worker are delivered again within the soak, and not after 16 minutes
@@ -56,9 +57,9 @@ class Workers:
         self._stopped: list[psutil.Process] = []
         self.hits: list[Hit] = []
 
-    def hit(self, kind: str, random: Random, lane: str | None = None) -> Hit | None:
+    def hit(self, kind: str, random: Random, lane: str | None = None, at_work: float = AT_WORK) -> Hit | None:
         """Kill or freeze a worker that is in mid-stream. Return None if there is none."""
-        candidates = list(self._busy(lane))
+        candidates = list(self._busy(lane, at_work))
         random.shuffle(candidates)
         for name, process, lease in candidates:
             running = self._owned(lease)
@@ -108,12 +109,12 @@ class Workers:
             with suppress(psutil.NoSuchProcess):
                 process.resume()
 
-    def _busy(self, lane: str | None) -> Iterator[tuple[str, psutil.Process, dict[str, Any]]]:
-        """Yield lane, process and lease of each invocation that has run for `AT_WORK` seconds."""
+    def _busy(self, lane: str | None, at_work: float) -> Iterator[tuple[str, psutil.Process, dict[str, Any]]]:
+        """Yield lane, process and lease of each invocation that has run for `at_work` seconds."""
         processes, now = self._processes(), time.time()
         for lease in self._leases():
             process = processes.get(lease["env"]["S"])
-            is_running = now - int(lease["start"]["N"]) / 1000 > AT_WORK and lease["st"]["S"] == "open"
+            is_running = now - int(lease["start"]["N"]) / 1000 > at_work and lease["st"]["S"] == "open"
             if process and is_running and process not in self._stopped and lane in (None, lease["lane"]["S"]):
                 yield lease["lane"]["S"], process, lease
 
@@ -165,7 +166,7 @@ class StrayMessages:
 
     def __init__(self, stack: Stack, random: Random) -> None:
         self._sqs, self._random = stack.aws("sqs"), random
-        self._urls = {lane: self._url(queue_name("local", lane)) for lane in LANES}
+        self._urls = {queue: self._url(queue_name("local", queue)) for queue in JOB_QUEUES}
         self._dead_letter_urls = {lane: self._url(dead_letter_queue_name("local", lane)) for lane in LANES}
         self.duplicates = self.foreign = 0
         self.garbage: set[str] = set()
@@ -189,11 +190,11 @@ class StrayMessages:
                 self._wake(lane, job_id, self._random.randint(1, max(1, attempt)))
 
     def left(self) -> dict[str, int]:
-        """Return the number of messages by lane: visible, in flight and delayed."""
+        """Return the number of messages by queue: visible, in flight and delayed."""
         names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible", "ApproximateNumberOfMessagesDelayed"]
-        answers = {lane: self._sqs.get_queue_attributes(QueueUrl=url, AttributeNames=names) for lane, url in self._urls.items()}
-        counts = {lane: sum(int(answer["Attributes"][name]) for name in names) for lane, answer in answers.items()}
-        return {lane: count for lane, count in counts.items() if count}
+        answers = {queue: self._sqs.get_queue_attributes(QueueUrl=url, AttributeNames=names) for queue, url in self._urls.items()}
+        counts = {queue: sum(int(answer["Attributes"][name]) for name in names) for queue, answer in answers.items()}
+        return {queue: count for queue, count in counts.items() if count}
 
     def take_dead_letters(self) -> list[str]:
         """Delete all dead letters, and return their bodies."""
@@ -209,15 +210,15 @@ class StrayMessages:
     def short_visibility_timeout(self) -> Iterator[None]:
         """Shorten the visibility timeout, so that a dead worker's messages are redelivered soon."""
         before = {}
-        for lane, url in self._urls.items():
+        for queue, url in self._urls.items():
             answer = self._sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["VisibilityTimeout"])
-            before[lane] = answer["Attributes"]["VisibilityTimeout"]
+            before[queue] = answer["Attributes"]["VisibilityTimeout"]
             self._sqs.set_queue_attributes(QueueUrl=url, Attributes={"VisibilityTimeout": str(VISIBILITY)})
         try:
             yield
         finally:
-            for lane, url in self._urls.items():
-                self._sqs.set_queue_attributes(QueueUrl=url, Attributes={"VisibilityTimeout": before[lane]})
+            for queue, url in self._urls.items():
+                self._sqs.set_queue_attributes(QueueUrl=url, Attributes={"VisibilityTimeout": before[queue]})
 
     def _send_garbage(self, lane: str) -> None:
         mark = uuid4().hex

@@ -24,7 +24,7 @@ import pytest
 
 from chalicelib.domain.queues.lanes import LANES
 from infra.local import stack_file
-from tests.e2e.chaos import Workers
+from tests.e2e.chaos import AT_TASK, StrayMessages, Workers
 from tests.e2e.stack import Api, Model, Stack, _infra, until, words
 from tests.e2e.subscribers import SocketSubscriber
 from tests.e2e.test_webhooks import API, DELIVER, LOOPBACK, allowed
@@ -45,7 +45,7 @@ CHANGES = (  # file, text, and what takes its place
 )
 FUNCTIONS = ("worker_low", "worker_work", "deliver", "sweep_job_ends")  # some of those that are replaced
 # A file that takes seconds to read. Its rows wait for longer than the test takes.
-IMPORTED_ROWS = 1_500
+IMPORTED_ROWS = 1_800
 ROW = json.dumps({"input": "y", "metadata": {f"k{number}": number for number in range(400)}})
 
 
@@ -98,18 +98,20 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def run(stack: Stack, checkout: Path) -> Iterator[Run]:
     """One deployment for all tests. Afterwards the code of this checkout is deployed again."""
+    queues = StrayMessages(stack, Random(0))
     api, model, run, workers = stack.api(), stack.model(), Run(uuid4().hex, words(WORDS)), Workers(stack, stack.api())
     model.reply(run.text)
     try:
-        with receiver() as webhooks, allowed(stack, API, DELIVER), ThreadPoolExecutor(40) as threads:
+        with receiver() as webhooks, allowed(stack, API, DELIVER), queues.short_visibility_timeout(), ThreadPoolExecutor(40) as threads:
             _fill(run, stack, api, model, threads, webhooks)
-            assert until(lambda: workers.hit("frozen", Random(0), "work"), "a task that runs")
+            assert until(lambda: workers.hit("frozen", Random(0), "work", AT_TASK), "a task that runs")
             deployment = threads.submit(_deploy_from, checkout)
             while wait([deployment], timeout=1).not_done:
                 _submit_meanwhile(run, stack, api, model, threads, webhooks)
             deployment.result()
             _note_state(run, stack)
             _settle(run, stack, api, webhooks)
+            until(lambda: not queues.left(), "the redelivery of the messages of workers that were replaced")
         yield run
     finally:
         workers.resume_all()

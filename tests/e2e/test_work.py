@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from standardwebhooks import Webhook
 
-from tests.e2e.chaos import Workers
+from tests.e2e.chaos import AT_TASK, StrayMessages, Workers
 from tests.e2e.stack import Api, Model, Stack, until, words
 from tests.e2e.test_batches import Batches, sheet
 from tests.e2e.test_webhooks import API, DELIVER, allowed
@@ -42,13 +42,16 @@ def test_killing_the_worker_of_a_task_leaves_the_streams_of_its_lane_alone(stack
     for job_id in streams:
         api.wait_for_text(job_id)
     row = json.dumps({"input": "y", "metadata": {f"k{number}": number for number in range(400)}})
-    upload = api.upload("application/x-ndjson", (f"{row}\n" * 4_000 + '{"input": 7}\n').encode())
+    upload = api.upload("application/x-ndjson", (f"{row}\n" * 1_800 + '{"input": 7}\n').encode())
 
-    task = api.submit(prompt=None, job_type="csv_import", input={"upload_id": upload}, priority="low")
-    hit = until(lambda: Workers(stack, api).hit("killed", Random(0), "work"), "a busy worker of tasks")
+    queues, workers = StrayMessages(stack, Random(0)), Workers(stack, api)
+    with queues.short_visibility_timeout():
+        task = api.submit(prompt=None, job_type="csv_import", input={"upload_id": upload}, priority="low")
+        hit = until(lambda: workers.hit("killed", Random(0), "work", AT_TASK), "a busy worker of tasks")
     results = [api.wait_for_end(job_id) for job_id in streams]
     with stack.sweeping():
         imported = api.wait_for_end(task, 240)  # its lease, a sweep, and the second attempt
+    until(lambda: not queues.left(), "the redelivery of the dead worker's message")
 
     assert hit is not None
     assert (hit.lane, list(hit.victims)) == ("work", [task])
