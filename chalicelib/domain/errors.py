@@ -323,6 +323,10 @@ class ChunkConflict(HeadraceError):
     code = "chunk_conflict"
 
 
+class ConnectionUnknown(NotFound):
+    """This connection is unknown or has expired. Connect again."""
+
+
 class ConnectionGone(HeadraceError):
     """The WebSocket is closed."""
 

@@ -11,6 +11,7 @@ from chalicelib.domain.auth.identity import Role
 from chalicelib.domain.errors import (
     ConnectionBusy,
     ConnectionGone,
+    ConnectionUnknown,
     Forbidden,
     HeadraceError,
     InvalidRequest,
@@ -94,6 +95,9 @@ def message(event: Event) -> dict[str, int]:
         _handle(ctx, connection, data)
     except (ConnectionGone, ConnectionBusy) as exc:  # the client asks again when it hears nothing
         record("socket_reply_failed", connection_id=connection_id, reason=exc.code)
+    except (ConnectionUnknown, Unauthenticated) as exc:  # every later message would get this answer, so its client has to connect again
+        _reply(ctx, endpoint, connection_id, _error_of(ctx, exc, reply_to))
+        _close(ctx, endpoint, connection_id)
     except HeadraceError as exc:
         _reply(ctx, endpoint, connection_id, _error_of(ctx, exc, reply_to))
     except Exception as exc:  # noqa: BLE001 - no internal detail may reach the client, and the connection stays open
@@ -197,3 +201,10 @@ def _reply(ctx: Container, endpoint: str, connection_id: str, frame: frames.Fram
         send_reply(ctx, endpoint, connection_id, frame)
     except HeadraceError as exc:
         record("socket_reply_failed", connection_id=connection_id, reason=exc.code)
+
+
+def _close(ctx: Container, endpoint: str, connection_id: str) -> None:
+    try:
+        ctx.sockets.close(endpoint, connection_id)
+    except HeadraceError as exc:
+        record("socket_not_closed", connection_id=connection_id, reason=exc.code)

@@ -14,13 +14,14 @@ from random import Random
 from typing import Any
 from urllib.parse import urlsplit
 
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, InvalidHandshake
 from websockets.sync.client import ClientConnection, connect
 
 from cli.reducer import Appended, Outcome, Resubscribe, StartedOver, TextAssembler
 from tests.e2e.stack import TIMEOUT, Api, Stack
 
 SILENCE_SECONDS = 10.0  # seconds of silence after which a WebSocket client subscribes again
+RECONNECT_SECONDS = 1.0
 ABORT = struct.pack("ii", 1, 0)  # SO_LINGER: closing resets the connection and drops unsent data
 CUTS = 0.2  # the share of requests that fail, of an EventSource with `cuts`
 Frame = dict[str, Any]
@@ -128,8 +129,13 @@ class SocketSubscriber:
         deadline = time.monotonic() + self._timeout
         while not self.is_up_to_date and time.monotonic() < deadline:
             self.connections += 1
-            with suppress(ConnectionClosed, OSError), Socket(self._stack, self._role) as open_socket:
-                self._receive_all(open_socket, deadline)
+            try:
+                with Socket(self._stack, self._role) as open_socket:
+                    self._receive_all(open_socket, deadline)
+            except InvalidHandshake:  # refused, as it is while the function of `$connect` is replaced
+                time.sleep(RECONNECT_SECONDS)
+            except (ConnectionClosed, OSError):
+                continue
 
     def watch_retried(self) -> None:
         """Subscribe again to a retried job, and receive frames until its end."""

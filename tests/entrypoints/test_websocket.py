@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
+from chalicelib.domain.errors import ConnectionBusy
 from chalicelib.domain.jobs.job import Status
+from tests.kit.failing_store import refusing
 from tests.kit.http import Api
 from tests.kit.provider import Script
 from tests.kit.sockets import Socket
@@ -157,9 +159,20 @@ def test_a_revoked_key_stops_working_on_an_open_socket(api: Api, socket: Socket)
     [frame] = socket.send({"action": "subscribe", "job_id": job_id})
 
     assert frame["code"] == "unauthenticated"
+    assert api.container.sockets.closed == [socket.id]
 
 
-def test_a_message_from_an_unknown_connection_gets_not_found(api: Api) -> None:
+def test_a_message_from_an_unknown_connection_gets_not_found_and_the_socket_is_closed(api: Api) -> None:
+    """Its client would wait on it for ever: no frame is sent to a connection without a row."""
     [frame] = Socket(api, "ghost").send({"action": "ping"})
+
+    assert frame["code"] == "not_found"
+    assert api.container.sockets.closed == ["ghost"]
+
+
+def test_an_unknown_connection_that_cannot_be_closed_gets_its_error_all_the_same(api: Api) -> None:
+    ghost = Socket(api, "ghost")
+    with refusing(api.container.sockets, "close", error=ConnectionBusy):
+        [frame] = ghost.send({"action": "ping"})
 
     assert frame["code"] == "not_found"

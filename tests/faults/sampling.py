@@ -11,10 +11,9 @@ from collections.abc import Sequence
 from tests.faults.steps import Kind
 
 ALL = os.environ.get("HEADRACE_FAULTS") == "all"
-# A process that dies or freezes before a call leaves the state that the effect of its last call left, so deaths are
-# tried after every call. Freezes before and after a call are together two or three calls apart.
-STRIDE = {Kind.DIES_AFTER: 1, Kind.FREEZES_BEFORE: 5, Kind.FREEZES_AFTER: 5}
-OTHER_STRIDE = 3
+# A process that dies before a call leaves the state that the effect of its last call left, so deaths are tried after
+# every call, and the other faults at each fifth.
+EVERY = 5
 
 
 def sample(numbers: Sequence[int], kind: Kind) -> Sequence[int]:
@@ -22,10 +21,15 @@ def sample(numbers: Sequence[int], kind: Kind) -> Sequence[int]:
 
     Each kind starts at another call, so that together they cover all calls.
     """
-    every = 1 if ALL else STRIDE.get(kind, OTHER_STRIDE)
+    every = 1 if ALL or kind is Kind.DIES_AFTER else EVERY
     return numbers[list(Kind).index(kind) % every :: every]
 
 
 def stride(length: int) -> int:
-    """Return the distance between two tried moments: `length`, or three times that if sampled."""
-    return length if ALL else 3 * length
+    """Return the distance between two tried moments: `length`, or five times that if sampled."""
+    return length if ALL else EVERY * length
+
+
+def drawn(draws: int) -> int:
+    """Return how many random runs are tried: `draws`, or a fifth of them if sampled."""
+    return draws if ALL else draws // EVERY

@@ -10,11 +10,12 @@ import pytest
 from chalicelib.domain.jobs.job import Status
 from tests.faults.provider import ScriptedAnswer
 from tests.faults.report import failure_report, problems_of
+from tests.faults.sampling import stride
 from tests.faults.scenarios import Scenario
 from tests.faults.simulation import Simulation
 from tests.faults.steps import Actor, Step, end
 
-STRIDE = 3  # the distance of the deaths that are tried; each cancel starts at another one
+STRIDE = stride(1)  # the distance of the deaths that are tried; each cancel starts at another one
 NEVER = 10**6
 
 

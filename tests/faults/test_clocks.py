@@ -10,13 +10,14 @@ import pytest
 
 from chalicelib.domain.jobs.job import Status
 from tests.faults.report import failure_report, problems_of
+from tests.faults.sampling import stride
 from tests.faults.scenarios import SCENARIOS
 from tests.faults.simulation import Simulation
 from tests.faults.steps import Fault, Kind
 
 WRONG_BY = (600.0, -600.0)
 DEATHS = (Kind.DIES_BEFORE, Kind.DIES_AFTER, Kind.FREEZES_BEFORE)
-STRIDE = 4  # the distance of the calls that are tried; scenarios start at different ones
+STRIDE = stride(2)  # the distance of the calls that are tried; scenarios start at different ones
 
 
 @pytest.mark.parametrize("skew", WRONG_BY, ids=["fast", "slow"])

@@ -8,10 +8,11 @@ from random import Random
 import pytest
 
 from tests.faults.report import SEED, failure_report, run_scenario
+from tests.faults.sampling import drawn
 from tests.faults.scenarios import SCENARIOS
 from tests.faults.steps import Fault, Kind
 
-PAIRS = int(os.environ.get("HEADRACE_FAULT_PAIRS", "600"))
+PAIRS = int(os.environ.get("HEADRACE_FAULT_PAIRS") or drawn(1_500))
 GROUPS = 4
 MAX_FIRST, MAX_DISTANCE = 110, 60  # steps
 

@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 
 from tests.faults.report import failure_report, problems_of
+from tests.faults.sampling import drawn
 from tests.faults.scenarios import SCENARIOS, Scenario
 from tests.faults.simulation import QUEUES, Simulation
 from tests.faults.steps import Fault, Kind
 
-DRAWS = 12
+DRAWS = drawn(20)
 
 
 def _snapshot(sim: Simulation) -> dict[str, Any]:

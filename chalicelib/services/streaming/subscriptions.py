@@ -9,8 +9,8 @@ from chalicelib.domain.auth.identity import Caller
 from chalicelib.domain.errors import (
     ConnectionGone,
     ConnectionRefused,
+    ConnectionUnknown,
     InvalidRequest,
-    NotFound,
     ResultExpired,
     TooManyWatchers,
     Unauthenticated,
@@ -74,12 +74,12 @@ def get_connection(ctx: StreamingContext, connection_id: str) -> Connection:
     """The connection, with the present rights of its API key.
 
     Raises:
-        NotFound: the connection is unknown or has expired.
+        ConnectionUnknown: there is no such connection, or it has expired.
         Unauthenticated: the key has been revoked or has expired.
     """
     connection = ctx.connections.get(connection_id)
     if connection is None or ctx.clock.now() >= connection.expires_at:
-        raise NotFound("This connection is unknown or has expired. Connect again.")
+        raise ConnectionUnknown
     present = ctx.caller_by_key_hash(connection.caller.key_hash)
     if present is None:
         raise Unauthenticated
