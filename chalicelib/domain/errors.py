@@ -324,7 +324,9 @@ class ChunkConflict(HeadraceError):
 
 
 class ConnectionUnknown(NotFound):
-    """This connection is unknown or has expired. Connect again."""
+    """This WebSocket connection is unknown or has expired. Connect again."""
+
+    code = "connection_unknown"
 
 
 class ConnectionGone(HeadraceError):

@@ -162,11 +162,11 @@ def test_a_revoked_key_stops_working_on_an_open_socket(api: Api, socket: Socket)
     assert api.container.sockets.closed == [socket.id]
 
 
-def test_a_message_from_an_unknown_connection_gets_not_found_and_the_socket_is_closed(api: Api) -> None:
+def test_a_message_from_an_unknown_connection_gets_an_error_and_the_socket_is_closed(api: Api) -> None:
     """Its client would wait on it for ever: no frame is sent to a connection without a row."""
     [frame] = Socket(api, "ghost").send({"action": "ping"})
 
-    assert frame["code"] == "not_found"
+    assert frame["code"] == "connection_unknown"
     assert api.container.sockets.closed == ["ghost"]
 
 
@@ -175,4 +175,4 @@ def test_an_unknown_connection_that_cannot_be_closed_gets_its_error_all_the_same
     with refusing(api.container.sockets, "close", error=ConnectionBusy):
         [frame] = ghost.send({"action": "ping"})
 
-    assert frame["code"] == "not_found"
+    assert frame["code"] == "connection_unknown"
