@@ -1,6 +1,7 @@
 """Requests and files that are made to need time or memory, in processes with the memory of a function.
 
-The figures are CPU seconds and the most memory that was used, so that other processes do not matter.
+The figures are CPU seconds, as multiples of those that a fixed piece of work takes at that moment, and the
+most memory that was used: other processes matter little.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from tests.kit.hostile_files import FILES
 from tests.kit.http import Api
 from tests.kit.paths import ROOT
 
-MAX_CPU_SECONDS = 1.0
+MAX_CPU = 60  # times the CPU seconds of a fixed piece of work: about a second and a half of an idle core
 MAX_PEAK_MB = 300
 # A valid file is not hostile: it may take what its bytes need.
 VALID_FILES = {name for name, file in FILES.items() if file.status == 202}
@@ -33,18 +34,18 @@ def measured() -> dict[str, dict[str, Any]]:
 
 
 @pytest.mark.parametrize("name", BODIES)
-def test_a_hostile_body_is_answered_within_a_second_of_cpu_and_300_mb(measured: dict[str, dict[str, Any]], name: str) -> None:
+def test_a_hostile_body_is_answered_within_bounded_cpu_and_300_mb(measured: dict[str, dict[str, Any]], name: str) -> None:
     line, hostile = measured[name], BODIES[name]
 
     assert line["status"] == hostile.status, line["answer"][:500]
     assert hostile.says in line["answer"], line["answer"][:500]
-    assert line["cpu"] < MAX_CPU_SECONDS
+    assert line["cpu"] < MAX_CPU * line["unit"]
     assert line["peak_mb"] < MAX_PEAK_MB
 
 
 @pytest.mark.parametrize("way", ["upload", "import"])
 @pytest.mark.parametrize("name", FILES)
-def test_a_hostile_file_is_refused_by_api_and_worker_within_a_second_of_cpu_and_300_mb(
+def test_a_hostile_file_is_refused_by_api_and_worker_within_bounded_cpu_and_300_mb(
     measured: dict[str, dict[str, Any]], name: str, way: str
 ) -> None:
     line, file = measured[f"{way} of {name}"], FILES[name]
@@ -52,7 +53,7 @@ def test_a_hostile_file_is_refused_by_api_and_worker_within_a_second_of_cpu_and_
     assert line["status"] == (400 if way == "import" and file.status == 413 else file.status), line["answer"][:500]
     assert file.says in line["answer"], line["answer"][:500]
     if name not in VALID_FILES:
-        assert line["cpu"] < MAX_CPU_SECONDS
+        assert line["cpu"] < MAX_CPU * line["unit"]
         assert line["peak_mb"] < MAX_PEAK_MB
 
 
