@@ -232,7 +232,8 @@ def _unreachable(target: Target, error: httpx2.RequestError) -> Unreachable:
         )
     if proxy := proxy_of(target.api_url):
         return Unreachable(
-            f"{target.api_url} cannot be reached through the proxy {proxy}: {words}", "Check the proxy; NO_PROXY names hosts that need none."
+            f"{target.api_url} cannot be reached through the proxy {proxy}: {words}",
+            "Check the proxy; NO_PROXY names hosts that need none.",
         )
     hint = "Is it running? `make up` starts it." if is_loopback(target.api_url) else "Check the address and the network."
     return Unreachable(f"{target.api_url} cannot be reached: {words}", hint)

@@ -100,9 +100,7 @@ def print_error(error: CliError, as_json: bool) -> None:
     def show(text: str, style: str | None = None) -> None:
         console.print(clean(redact(text[:MAX_MESSAGE_CHARS])), style=style, soft_wrap=True)
 
-    if isinstance(error, HelpShown):
-        return show(error.message)
-    show(error.message, "bold red")
+    show(error.message, None if isinstance(error, HelpShown) else "bold red")
     if isinstance(error, ApiError):
         for detail in error.details:
             show(f"  {detail.get('path')}: {detail.get('message')}")
@@ -110,7 +108,6 @@ def print_error(error: CliError, as_json: bool) -> None:
             show(f"  request {error.request_id}", "dim")
     if error.hint:
         show(error.hint)
-    return None
 
 
 def status_text(status: Any) -> Any:

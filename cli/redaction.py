@@ -12,7 +12,7 @@ HIDDEN = "***"
 
 _KEY = re.compile(r"\b(hr_|sk-)[A-Za-z0-9_-]{6,}")
 _BEARER = re.compile(r"(?i)(\bbearer\s+)[^\s'\"]+")
-_USERINFO = re.compile(r"(?<=://)[^/@\s]*@")
+_USERINFO = re.compile(r"(?<=://)[^/@\s\"']*@")
 _TICKET = re.compile(r"(?<=[?&]ticket=)[^&\s'\"]+")
 _remembered: set[str] = set()
 

@@ -21,13 +21,14 @@ def read_prompt(prompt: str | None, file: Path | None) -> str:
         raise UsageError("Give the prompt or a file, not both.")
     if prompt is None and file is None and sys.stdin.isatty():
         raise UsageError("There is no prompt.", HOW_TO_PROMPT)
-    if prompt is not None and prompt != "-":
-        text = prompt
-    else:
-        text = read_file(file) if file is not None and str(file) != "-" else read_stdin()
+    text = prompt if prompt is not None and prompt != "-" else _read(file)
     if not text.strip():
         raise UsageError("The prompt is empty.", HOW_TO_PROMPT)
     return text
+
+
+def _read(file: Path | None) -> str:
+    return read_file(file) if file is not None and str(file) != "-" else read_stdin()
 
 
 def job_content(prompt: str | None, file: Path | None, input_file: Path | None) -> dict[str, Any]:
@@ -36,8 +37,7 @@ def job_content(prompt: str | None, file: Path | None, input_file: Path | None) 
         return {"prompt": read_prompt(prompt, file)}
     if prompt is not None or file is not None:
         raise UsageError("Give a prompt or --input, not both.")
-    text = read_stdin() if str(input_file) == "-" else read_file(input_file)
-    return {"input": read_json(text, "stdin" if str(input_file) == "-" else shown(str(input_file)))}
+    return {"input": read_json(_read(input_file), "stdin" if str(input_file) == "-" else shown(str(input_file)))}
 
 
 def parse_pairs(items: list[str], option: str, *, as_typed: bool = False) -> dict[str, Any]:

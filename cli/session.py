@@ -18,9 +18,7 @@ from cli.target import Target, find_target
 from cli.usage import text_id
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
-JobId = Annotated[
-    str, typer.Argument(metavar="JOB", help="The id of the job, job_...", show_default=False, callback=text_id("job"))
-]
+JobId = Annotated[str, typer.Argument(metavar="JOB", help="The id of the job, job_...", show_default=False, callback=text_id("job"))]
 NOT_MODIFIED = 304
 LONG_POLL_SECONDS = 20
 

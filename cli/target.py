@@ -169,9 +169,9 @@ def read_stack(start: Path | None = None) -> dict[str, Any] | None:
 def _known(env: Mapping[str, str], start: Path | None, role: str, needed: bool) -> list[Target]:
     """The login and the laptop cloud. Unless they are needed, a damaged file is none."""
     found = list[Target | None]()
-    for read in (lambda: read_login(env), lambda: _from_stack(start, role)):
+    for stored in ("login", "laptop cloud"):
         try:
-            found.append(read())
+            found.append(read_login(env) if stored == "login" else _from_stack(start, role))
         except UsageError:
             if needed:
                 raise

@@ -44,7 +44,9 @@ def decode(data: bytes, source: str) -> str:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         found = f"byte 0x{data[error.start]:02x} at position {error.start + 1}" if data[:2] not in _UTF_16 else "it looks like UTF-16"
-        hint = "Convert it, for example with: iconv -f latin1 -t utf-8" if data[:2] not in _UTF_16 else "Convert it: iconv -f utf-16 -t utf-8"
+        hint = (
+            "Convert it, for example with: iconv -f latin1 -t utf-8" if data[:2] not in _UTF_16 else "Convert it: iconv -f utf-16 -t utf-8"
+        )
         raise UsageError(f"{source} is not text in UTF-8: {found}.", hint) from error
 
 

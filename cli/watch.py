@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from cli.errors import Unreachable
+from cli.frames import is_frame
 from cli.reducer import Frame, Outcome, Resubscribe, TextAssembler
 
 SILENCE_TIMEOUT = 30.0  # seconds without a frame, then subscribe again (protocol rule 13: silence makes the client subscribe again)
@@ -169,6 +170,8 @@ class WatchSession:
             before = self._progress()
             frame = connection.receive(timers.remaining(self._clock.now(), self.assembly.has_hole))
             now = self._clock.now()
+            if frame is not None and not is_frame(frame):
+                raise ConnectionLost("what was received is no frame of a job")
             if frame is not None:
                 self._on_frame(frame, connection, timers)
             received = frame is not None and frame.get("job_id") == self._job_id

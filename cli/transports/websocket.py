@@ -105,6 +105,6 @@ def _parse_frame(message: str | bytes) -> Frame | None:
     """The frame in a message; None if the message is not a JSON object."""
     try:
         frame = json.loads(message)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return frame if isinstance(frame, dict) else None
