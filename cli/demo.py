@@ -36,7 +36,7 @@ def demo() -> Exit:
         raise UsageError("The laptop cloud is not running.", "`make up` starts it.")
     target = Target(stack["api_url"].rstrip("/"), checked_key(stack["tokens"].get("user"), ".local/stack.json"), stack.get("ws_url"))
     _print_intro(stack)
-    scripted = not os.environ.get("OPENAI_API_KEY")
+    scripted = not os.environ.get("OPENAI_API_KEY", "").strip()
     if scripted:
         with closing(Api(Target(stack["openai_url"], None))) as openai:
             script_reply(openai, _example(REPLY))
@@ -81,7 +81,7 @@ def _example(file: Path) -> str:
 
 
 def _print_intro(stack: Stack) -> None:
-    by = "OpenAI, with your key" if os.environ.get("OPENAI_API_KEY") else "a mock of OpenAI on this machine, which needs no key"
+    by = "OpenAI, with your key" if os.environ.get("OPENAI_API_KEY", "").strip() else "a mock of OpenAI on this machine, which needs no key"
     output.stdout().print(f"A security analysis of examples/{CONTRACT.name}, by {by}.", markup=False)
 
 

@@ -91,7 +91,7 @@ def not_understood(fault: Exception, answered: bool) -> CliError:
 
         where = f"{shown(str(fault.filename))}: " if isinstance(fault.filename, str) else ""
         return UsageError(f"{where}{reason(fault)}.")
-    where = f"{type(fault).__name__} at {_place(fault)}"
+    where = f"{type(fault).__name__} at {place_of(fault)}"
     if answered:
         return Unreachable(
             f"The API gave an answer that this command does not understand ({where}).",
@@ -122,7 +122,7 @@ def _flush() -> None:
         stream.flush()
 
 
-def _place(fault: BaseException) -> str:
+def place_of(fault: BaseException) -> str:
     """The last line of ours that the error passed, for a report of it."""
     place, trace = "an unknown place", fault.__traceback__
     root = str(Path(__file__).parents[1])

@@ -50,7 +50,7 @@ def from_typer(error: Exception) -> CliError | None:
         return UsageError(error.format_message())
     hint = f"{ctx.get_usage()}\n`{ctx.command_path} --help` explains it."
     option = str(getattr(error, "option_name", ""))
-    if isinstance(ctx.command, PromptCommand) and option:
+    if isinstance(ctx.command, PromptCommand) and re.match("-[^-]", option):
         hint = f"{_DASHED_PROMPT_HINT}\n{hint}"
     elif isinstance(ctx.command, PromptCommand) and "unexpected extra" in error.format_message():
         hint = f"A prompt of several words is one argument, in quotes.\n{hint}"
