@@ -13,11 +13,11 @@ import uuid
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
+from cli.checks.proxies import is_loopback, proxy_of
+from cli.checks.redaction import redact
+from cli.checks.sendable import check_sendable
 from cli.errors import ApiError, CliError, Unreachable, UsageError
 from cli.http_client import new_client
-from cli.proxies import is_loopback, proxy_of
-from cli.redaction import redact
-from cli.sendable import check_sendable
 from cli.target import Target
 
 if TYPE_CHECKING:

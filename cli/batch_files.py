@@ -12,9 +12,9 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from cli.api import Api
+from cli.checks.text_input import problem_of_text, reason, shown
 from cli.errors import UsageError
 from cli.links import upload
-from cli.text_input import problem_of_text, reason, shown
 
 MAX_BODY_BYTES = 3_900_000  # the API accepts 4 MB
 MAX_QUERY_CHARS = 4_000  # API Gateway accepts ten thousand bytes of URL and headers

@@ -11,8 +11,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
 
+from cli.checks.redaction import redact
 from cli.errors import CliError, Exit, Unreachable, UsageError
-from cli.redaction import redact
 
 
 @contextmanager
@@ -87,7 +87,7 @@ def not_understood(fault: Exception, answered: bool) -> CliError:
     After an answer of the API, it is most likely an answer of another shape.
     """
     if isinstance(fault, OSError):
-        from cli.text_input import reason, shown
+        from cli.checks.text_input import reason, shown
 
         where = f"{shown(str(fault.filename))}: " if isinstance(fault.filename, str) else ""
         return UsageError(f"{where}{reason(fault)}.")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+from cli.checks.text_input import reason, shown
 from cli.errors import UsageError
-from cli.text_input import reason, shown
 
 
 def write_file(file: Path, chunks: Iterable[bytes]) -> int:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
+from cli.checks.proxies import is_loopback, proxy_of
+from cli.checks.redaction import redact
 from cli.errors import UsageError
-from cli.proxies import is_loopback, proxy_of
-from cli.redaction import redact
 
 if TYPE_CHECKING:
     import httpx2

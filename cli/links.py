@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from cli.checks.redaction import redact
 from cli.errors import Unreachable
 from cli.http_client import new_client
-from cli.redaction import redact
 
 if TYPE_CHECKING:
     import httpx2

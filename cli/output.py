@@ -14,9 +14,9 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TextIO
 
+from cli.checks.redaction import redact
+from cli.checks.text_input import shown
 from cli.errors import ApiError, CliError, HelpShown
-from cli.redaction import redact
-from cli.text_input import shown
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -8,8 +8,8 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+from cli.checks.text_input import read_file, read_json, read_stdin, shown
 from cli.errors import UsageError
-from cli.text_input import read_file, read_json, read_stdin, shown
 
 HOW_TO_PROMPT = 'Give it as an argument, with --file PATH, or pipe it in: echo "Say hello" | headrace submit'
 MAX_EXACT_NUMBER = 2**53  # the largest whole number that every reader of JSON keeps exactly

@@ -9,8 +9,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from cli import output
+from cli.checks.redaction import redact
 from cli.line_wrapper import LineWrapper
-from cli.redaction import redact
 from cli.reducer import Appended, Finished, Frame, Lost, MilestoneReached, Resubscribe, StartedOver, StateChanged, Trimmed
 from cli.watch import Interrupted, Listening, WatchEvent
 

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from cli.checks.redaction import redact, remember
 from cli.errors import UsageError
-from cli.redaction import redact, remember
 
 ROLES = ("user", "operator", "admin", "viewer", "other_user", "stage_admin")
 MAX_KEY_CHARS = 4_096

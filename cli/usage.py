@@ -61,8 +61,8 @@ def text_id(kind: str) -> Any:
     """A check for the id of a job, batch or bulk operation, which becomes part of an address."""
 
     def check(value: str | None) -> str | None:
+        from cli.checks.text_input import shown
         from cli.output import clean
-        from cli.text_input import shown
 
         if value is not None and re.fullmatch(r"[A-Za-z0-9_-]{1,200}", value) is None:
             raise typer.BadParameter(f"{clean(shown(value[:60]))!r} is not the id of a {kind}.")

@@ -13,8 +13,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from cli.checks.frames import is_frame
 from cli.errors import Unreachable
-from cli.frames import is_frame
 from cli.reducer import Frame, Outcome, Resubscribe, TextAssembler
 
 SILENCE_TIMEOUT = 30.0  # seconds without a frame, then subscribe again (protocol rule 13: silence makes the client subscribe again)

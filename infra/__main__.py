@@ -8,7 +8,7 @@ from getpass import getpass
 
 import typer
 
-from cli.redaction import redact
+from cli.checks.redaction import redact
 from infra import chalice_config
 from infra.deploy import DeploymentFailed
 from infra.deploy import deploy as deploy_stage

@@ -6,9 +6,11 @@ import os
 import subprocess
 from collections.abc import Iterable, Iterator
 
+from cli.checks.redaction import redact, remember
 from cli.error_handling import place_of
-from cli.redaction import redact, remember
+from infra.local.proxies import left_out
 
+MAX_LINES = 3  # of the words of a tool: its reason stands at the end
 SECRETS = ("OPENAI_API_KEY", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 _BEGIN = "Traceback (most recent call last):"
 _CHAINED = ("During handling of the above exception", "The above exception was the direct cause")
@@ -20,8 +22,10 @@ def sentence(error: Exception) -> str:
         remember(os.environ.get(name))
     if isinstance(error, subprocess.CalledProcessError):
         command = " ".join(str(part) for part in error.cmd[:4]) if isinstance(error.cmd, list) else str(error.cmd)
-        return redact(f"`{command} ...` ended with {error.returncode}; its words are above.")
-    words = " ".join(str(error).split())
+        socks = " pip cannot use a SOCKS proxy without PySocks: name an HTTP proxy." if left_out(os.environ) else ""
+        return redact(f"`{command} ...` ended with {error.returncode}; its words are above.{socks}")
+    lines = [line for line in without_tracebacks(str(error).splitlines()) if line.strip()]
+    words = " ".join(" ".join(lines[-MAX_LINES:]).split())
     if isinstance(error, OSError) and error.strerror:
         return redact(f"{error.filename}: {error.strerror}." if error.filename else f"{error.strerror}.")
     if type(error).__module__.startswith(("botocore", "boto3")):

@@ -21,7 +21,7 @@ from chalicelib.adapters.runtime.clock import SystemClock
 from chalicelib.domain.auth.identity import Key, Role
 from chalicelib.domain.units import DAY_MS, rfc3339
 from chalicelib.services.auth.authenticate import new_secret, secret_hash
-from cli.text_input import problem_of_text
+from cli.checks.text_input import problem_of_text
 from infra.local.reach import cloud_of
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="API keys of a deployment.")

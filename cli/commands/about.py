@@ -11,10 +11,10 @@ import typer
 
 from cli import output
 from cli.api import Api
+from cli.checks.text_input import read_stdin_line
 from cli.errors import UsageError
 from cli.session import Json, session
 from cli.target import Target, checked_address, checked_key, write_login
-from cli.text_input import read_stdin_line
 
 
 def types(ctx: typer.Context, as_json: Json = False) -> None:

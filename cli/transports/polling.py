@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections import deque
 
 from cli.api import Api
+from cli.checks.frames import is_frame
 from cli.errors import Unreachable
-from cli.frames import is_frame
 from cli.reducer import TERMINAL, Frame
 from cli.watch import Clock, ConnectionLost, MonotonicClock
 

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from cli.api import Api
+from cli.checks.frames import is_frame
 from cli.errors import Unreachable
-from cli.frames import is_frame
 from cli.reducer import Frame
 from cli.watch import Clock, ConnectionLost, MonotonicClock
 

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlencode
 
 from cli.api import Api
+from cli.checks.proxies import is_loopback
+from cli.checks.redaction import redact
 from cli.errors import CliError
-from cli.proxies import is_loopback
-from cli.redaction import redact
 from cli.reducer import Frame
 from cli.watch import ConnectionLost, TransportFailed
 

@@ -59,8 +59,9 @@ def _start() -> Stack:
         aws, openai = emulators
         stack = {"stage": "local", "region": LOCAL_REGION, "aws_endpoint": aws.url, "openai_url": openai.url}
         return _deploy(stack | {"pids": stack_file.describe(processes)})
-    except BaseException:
-        _show_logs(emulators)
+    except BaseException as error:
+        if isinstance(error, RuntimeError):  # the errors of emulators and deployments; others have their reason elsewhere
+            _show_logs(emulators)
         stop()
         raise
 

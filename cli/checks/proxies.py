@@ -6,7 +6,7 @@ import ipaddress
 import os
 from urllib.parse import urlsplit
 
-from cli.redaction import redact
+from cli.checks.redaction import redact
 
 
 def is_loopback(url: str) -> bool:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from cli.checks.text_input import problem_of_text
 from cli.errors import UsageError
-from cli.text_input import problem_of_text
 
 
 def check_sendable(*parts: Any) -> None:
