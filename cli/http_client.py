@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from cli.checks.proxies import is_loopback, proxy_of
+from cli.checks.proxies import is_loopback, proxy_of, shown_proxy
 from cli.checks.redaction import redact
 from cli.errors import UsageError
 
@@ -37,6 +37,6 @@ def new_client(url: str, timeout: float, **options: Any) -> httpx2.Client:
 def _proxy(url: str) -> str:
     """The proxy that is in the way: that of this address, or else any of the environment, because the client makes all of them ready."""
     names = ("https_proxy", "HTTPS_PROXY", "http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY")
-    others = (f"{name}={redact(os.environ[name])}" for name in names if os.environ.get(name))
+    others = (f"{name}={shown_proxy(os.environ[name])}" for name in names if os.environ.get(name))
     socks = next((each for each in others if "socks" in each), None)
     return socks or proxy_of(url) or "of the environment"

@@ -98,7 +98,7 @@ def print_error(error: CliError, as_json: bool) -> None:
     console = stderr()
 
     def show(text: str, style: str | None = None) -> None:
-        console.print(clean(redact(text[:MAX_MESSAGE_CHARS])), style=style, soft_wrap=True)
+        console.print(clean(redact(text[:MAX_MESSAGE_CHARS])), style=style, soft_wrap=not console.is_terminal)
 
     show(error.message, None if isinstance(error, HelpShown) else "bold red")
     if isinstance(error, ApiError):

@@ -98,8 +98,9 @@ def _prints_as(text: str, value: float) -> bool:
 def _is_exact(text: str, value: float) -> bool:
     """Whether the number is the one that was typed: finite, and none of its digits is lost."""
     try:
-        return Decimal(text.strip()) == Decimal(repr(value))
-    except ArithmeticError:  # `inf` has no digits to compare, and neither has an exponent of many digits
+        typed = Decimal(text.strip())
+        return typed.is_finite() and typed == Decimal(repr(value))
+    except ArithmeticError:  # an exponent of many digits
         return False
 
 

@@ -33,9 +33,13 @@ class PromptCommand(TyperCommand):
                 continue
             options.append(arg)
             if takes_value.get(arg):  # the next argument is its value, whatever it looks like
-                options += [value for value in [next(remaining, None)] if value is not None]
-        separator = end or (["--"] if prompts and not takes_value.get(options[-1] if options else "") else [])
-        result: list[str] = super().parse_args(ctx, [*options, *separator, *prompts, *after])
+                value = next(remaining, None)
+                if value is None and not end:
+                    break  # the value is missing, and no prompt may become it
+                options += [value] if value is not None else []
+        else:
+            options += [*(end or (["--"] if prompts else [])), *prompts, *after]
+        result: list[str] = super().parse_args(ctx, options)
         return result
 
 
@@ -69,6 +73,15 @@ def text_id(kind: str) -> Any:
         return value
 
     return check
+
+
+def text(value: str | None) -> str | None:
+    """A check for an argument that becomes part of an address and may be any text."""
+    from cli.checks.text_input import problem_of_text
+
+    if value is not None and (problem := problem_of_text(value)):
+        raise typer.BadParameter(f"it {problem}.")
+    return value
 
 
 def _split(args: list[str]) -> tuple[list[str], list[str], list[str]]:

@@ -36,8 +36,13 @@ def proxy_of(url: str) -> str | None:
     proxies = getproxies()
     for name in (scheme, "all"):
         if value := proxies.get(name):
-            return f"{_variable(name)}={redact(value if '://' in value else f'//{value}').removeprefix('//')}"
+            return f"{_variable(name)}={shown_proxy(value)}"
     return None
+
+
+def shown_proxy(value: str) -> str:
+    """The address of a proxy without its credentials."""
+    return redact(value) if "://" in value else redact(f"http://{value}").removeprefix("http://")
 
 
 def _variable(name: str) -> str:

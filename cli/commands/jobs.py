@@ -133,6 +133,7 @@ def _print_status(answer: dict[str, Any], as_json: bool) -> None:
 def _print_jobs(jobs: list[dict[str, Any]]) -> None:
     table = output.new_table(["job", "status", "type", "lane", "created", "cost"])
     table.columns[0].min_width = max(len(job["job_id"]) for job in jobs)  # ids must be copyable, so never cut them off
+    table.columns[1].min_width = max(len(str(job["status"])) for job in jobs)
     for job in jobs:
         table.add_row(
             job["job_id"],

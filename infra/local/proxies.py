@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from cli.checks.redaction import redact
+from cli.checks.proxies import shown_proxy
 
 VARIABLES = ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "https_proxy", "http_proxy", "all_proxy")
 LOOPBACK = "127.0.0.1,localhost,::1"
@@ -27,7 +27,7 @@ def proxies_for_functions(environment: Mapping[str, str]) -> dict[str, str]:
 
 def left_out(environment: Mapping[str, str]) -> str | None:
     """A sentence about the proxies that the functions do not get; None if they get all."""
-    names = [f"{name}={redact(value)}" for name in VARIABLES if _is_socks(value := _address(environment.get(name, "")))]
+    names = [f"{name}={shown_proxy(value)}" for name in VARIABLES if _is_socks(value := _address(environment.get(name, "")))]
     if not names:
         return None
     return f"Functions go without {names[0]}: they cannot speak SOCKS. An OpenAI that only it reaches needs an HTTP proxy."
