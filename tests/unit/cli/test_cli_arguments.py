@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cli.errors import Exit
 from cli.request import parse_pairs
+from tests.kit.paths import ROOT
 from tests.unit.cli.server import JOB, Answer, FakeServer, run
 
 # Values
@@ -73,6 +76,28 @@ def test_name_that_is_given_twice_is_refused(server: FakeServer, capsys: pytest.
 def test_hash_and_version_reach_the_api_as_typed(server: FakeServer) -> None:
     assert run("submit", "hi", "--metadata", "commit=12e4567", "--metadata", "version=1.10", "--metadata", "x=NaN") == 0
     assert server.sent("POST /jobs")[0][3]["metadata"] == {"commit": "12e4567", "version": "1.10", "x": "NaN"}
+
+
+def documented_values() -> list[tuple[str, str, str]]:
+    """The values of the table in docs/cli.md, each with what it becomes as metadata and as an option."""
+    rows = [line.split("|")[1:4] for line in (ROOT / "docs" / "cli.md").read_text().splitlines() if line.startswith("| `")]
+    return [(typed, metadata.strip(), option.strip()) for cell, metadata, option in rows for typed in re.findall(r"`([^`]+=[^`]*)`", cell)]
+
+
+@pytest.mark.parametrize(("typed", "metadata", "option"), documented_values())
+def test_values_become_what_the_docs_say(typed: str, metadata: str, option: str) -> None:
+    text = typed.partition("=")[2]
+    for as_typed, kind in ((True, metadata), (False, option)):
+        [value] = parse_pairs([typed], "--option", as_typed=as_typed).values()
+        expected = {"a number": (int, float), "text, as typed": str, "text": str, "as in JSON": object}[kind]
+        assert isinstance(value, expected)
+        assert value == text if kind == "text, as typed" else value == json.loads(text)
+
+
+def test_exit_codes_are_those_of_the_docs() -> None:
+    documented = re.findall(r"^\| (\d+) \|", (ROOT / "docs" / "cli.md").read_text(), re.MULTILINE)
+
+    assert [int(code) for code in documented] == sorted(Exit)
 
 
 # Prompts
