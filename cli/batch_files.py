@@ -12,6 +12,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from cli.api import Api
+from cli.checks.text_input import problem_of_text, reason, shown
 from cli.errors import UsageError
 from cli.links import upload
 
@@ -87,9 +88,16 @@ def _files(paths: Sequence[Path], glob: str | None) -> Iterator[tuple[str, Path]
     for path in paths:
         if path.is_dir():
             found = (file for file in path.rglob(glob or "*") if file.is_file() and not _is_hidden(file.relative_to(path)))
-            yield from ((file.relative_to(path).as_posix(), file) for file in sorted(found))
+            yield from ((_name(file.relative_to(path).as_posix()), file) for file in sorted(found))
         else:
-            yield (path.name if path.is_absolute() else path.as_posix()), path
+            yield _name(path.name if path.is_absolute() else path.as_posix()), path
+
+
+def _name(name: str) -> str:
+    """The name of a file as the id of its row. Raises UsageError for one that is not UTF-8, which JSON cannot carry."""
+    if problem := problem_of_text(name):
+        raise UsageError(f"The name of the file {shown(name)} {problem}.", "Rename it, or choose the files with --glob.")
+    return name
 
 
 def _is_hidden(path: PurePath) -> bool:
@@ -100,11 +108,12 @@ def _read_bytes(file: Path) -> bytes:
     try:
         return file.read_bytes()
     except OSError as error:
-        raise UsageError(f"{file} cannot be read: {error}") from error
+        raise UsageError(f"{shown(str(file))} cannot be read: {reason(error)}.") from error
 
 
 def _read_text(file: Path) -> str:
     try:
         return _read_bytes(file).decode("utf-8")
     except UnicodeDecodeError as error:
-        raise UsageError(f"{file} is not UTF-8 text: {error}", "Choose the files with --glob, for example '*.sol'.") from error
+        where = f"{shown(str(file))} is not UTF-8 text: byte 0x{error.object[error.start]:02x} at position {error.start + 1}"
+        raise UsageError(f"{where}.", "Choose the files with --glob, for example '*.sol'.") from error

@@ -18,6 +18,7 @@ from infra.deployment import record
 from infra.deployment.event_sources import NotSettled, set_event_sources
 from infra.deployment.recursion import allow_loops
 from infra.deployment.throttling import set_throttles
+from infra.error_handling import without_tracebacks
 from infra.gateway_responses import set_gateway_responses
 from infra.naming import API_STAGE, stack_name
 from infra.openai_key import ensure_openai_secret
@@ -146,10 +147,11 @@ def run_chalice(cloud: Cloud, command: str, variables: dict[str, str]) -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        errors="replace",
     )
     assert process.stdout is not None
     lines = []
-    for line in process.stdout:
+    for line in without_tracebacks(process.stdout):
         lines.append(line)
         if cloud.endpoint is None:
             print(f"    {line}", end="")

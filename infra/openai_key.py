@@ -6,12 +6,27 @@ They are stored in Secrets Manager only: in no file, template or argument list.
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
+import typer
 from botocore.exceptions import ClientError
 
 from infra.cloud import Cloud
 from infra.naming import openai_secret_name
+
+
+def checked_openai_key(text: str) -> str:
+    """The key without blanks and line ends around it.
+
+    Raises BadParameter, which never quotes it, if there is none or no header could carry it.
+    """
+    key = text.strip()
+    if not key:
+        raise typer.BadParameter("No key given.")
+    if not re.fullmatch(r"[!-~]+", key):
+        raise typer.BadParameter("The OpenAI key has a character that a key cannot have, such as a blank or a letter with an accent.")
+    return key
 
 
 def put_openai_credentials(cloud: Cloud, credentials: dict[str, str]) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -13,11 +12,15 @@ from cli import output, request
 from cli.batch_files import read_batch_input, submit_batch
 from cli.batch_screen import exit_for_batch, follow_batch, print_batch, print_dry_run, print_rows
 from cli.commands import options
-from cli.errors import UsageError
+from cli.errors import Unreachable, UsageError
+from cli.files import write_file
 from cli.links import download
 from cli.session import Json, Session, session
+from cli.usage import text_id
 
-BatchId = Annotated[str, typer.Argument(metavar="BATCH", help="The id of the batch, batch_...", show_default=False)]
+BatchId = Annotated[
+    str, typer.Argument(metavar="BATCH", help="The id of the batch, batch_...", show_default=False, callback=text_id("batch"))
+]
 
 app = typer.Typer(rich_markup_mode=None, no_args_is_help=True, help="Submit, watch and export batches of prompts.")
 
@@ -132,12 +135,9 @@ def export(
     names_json = export_format is None and file is not None and file.suffix.lower() == ".json"
     chunks = _export(session(ctx), batch, "json" if as_json or names_json else export_format or "csv")
     if file is None:
-        for chunk in chunks:
-            sys.stdout.buffer.write(chunk)
-        sys.stdout.flush()
+        output.write_bytes(chunks)
     else:
-        _write_file(file, chunks)
-        output.note(f"{file}  {file.stat().st_size:,} bytes")
+        output.note(f"{file}  {write_file(file, chunks):,} bytes")
 
 
 @app.command("list")
@@ -197,20 +197,12 @@ def _read_template(template: str | None) -> str | None:
 def _export(current: Session, batch: str, export_format: str) -> Iterator[bytes]:
     """The exported bytes, from the API or from the signed link to which it redirects."""
     response = current.api.request("GET", f"/batches/{batch}/export", query={"format": export_format}, follow_redirects=False)
-    return download(response.headers["Location"]) if response.status_code == 307 else iter([response.content])
-
-
-def _write_file(file: Path, chunks: Iterator[bytes]) -> None:
-    """Write a temporary file, then rename it: a failed download leaves an existing file alone."""
-    unfinished = file.with_name(f"{file.name}.part")
-    try:
-        with unfinished.open("wb") as target:
-            target.writelines(chunks)
-        unfinished.replace(file)
-    except OSError as error:
-        raise UsageError(f"{file} cannot be written: {error}") from error
-    finally:
-        unfinished.unlink(missing_ok=True)
+    if response.status_code != 307:
+        return iter([response.content])
+    link = response.headers.get("Location", "")
+    if not link.startswith(("https://", "http://")):
+        raise Unreachable("The API named no link for the download.")
+    return download(link)
 
 
 def _print_batches(batches: list[dict[str, Any]]) -> None:
@@ -220,7 +212,7 @@ def _print_batches(batches: list[dict[str, Any]]) -> None:
         counts = batch.get("counts") or {}
         table.add_row(
             batch["batch_id"],
-            output.clean(batch.get("name") or ""),
+            str(batch.get("name") or ""),
             output.status_text(batch["status"]),
             str(counts.get("total", "")),
             str(counts.get("completed", "")),

@@ -7,7 +7,12 @@ from typing import Annotated
 
 import typer
 
-Prompt = Annotated[str | None, typer.Argument(help="The prompt; `-` or none reads it from stdin.", show_default=False)]
+Prompt = Annotated[
+    str | None,
+    typer.Argument(
+        help="The prompt; `-` or none reads it from stdin. One that begins with a dash may need `--` before it.", show_default=False
+    ),
+]
 File = Annotated[Path | None, typer.Option("--file", "-f", help="Read the prompt from this file.", show_default=False)]
 InputFile = Annotated[
     Path | None,
@@ -27,7 +32,12 @@ TypeOption = Annotated[
     list[str] | None, typer.Option("--option", "-o", help="An option of the job type: name=value; repeatable.", show_default=False)
 ]
 Metadata = Annotated[
-    list[str] | None, typer.Option("--metadata", help="Metadata to store with the job: name=value; repeatable.", show_default=False)
+    list[str] | None,
+    typer.Option(
+        "--metadata",
+        help="Metadata to store with the job: name=value; repeatable. Numbers such as 1.10 or 1e5 stay text.",
+        show_default=False,
+    ),
 ]
 Tag = Annotated[list[str] | None, typer.Option("--tag", help="A tag to filter by; repeatable.", show_default=False)]
 DedupeKey = Annotated[

@@ -44,7 +44,7 @@ def progress(ctx: typer.Context, job: JobId, as_json: Json = False) -> None:
     if as_json:
         output.print_json(state)
         return
-    speed = state.get("tokens_per_second")
+    speed = output.number(state.get("tokens_per_second"))
     output.print_fields(
         [
             *_state_fields(state),
@@ -177,7 +177,8 @@ def _remaining(state: dict[str, Any]) -> str | None:
 
 
 def _percent(value: Any) -> str | None:
-    return None if value is None else f"{float(value):.0f}%"
+    percentage = output.number(value)
+    return None if percentage is None else f"{percentage:.0f}%"
 
 
 def _fraction(part: Any, whole: Any) -> str | None:
