@@ -68,7 +68,14 @@ MEANINGS = {
     "requests_per_minute": "Maximum requests per key and clock minute. Event streams count, but are never rejected.",
     "max_long_polls": "Maximum requests held at the same time (`?wait=`, `async: false`, event streams); more are answered at once.",
     "frames_per_second": "Token frames per second to one WebSocket. In the first three seconds it is ten.",
-    "provider_idle_timeout": "Maximum seconds without an event from OpenAI during an answer, except while the model reasons.",
+    "omit_parameters": (
+        "Parameters that Headrace adds to each request and that are never sent to this provider, separated by commas: any of "
+        "`stream`, `stream_options`, `store`, `prompt_cache_key`, `max_output_tokens`. See [providers.md](providers.md#what-is-sent)."
+    ),
+    "provider_idle_timeout": (
+        "Maximum seconds of silence while OpenAI writes an answer. Before its first token, while it reasons and between items "
+        "`config.timeout` applies."
+    ),
 }
 
 

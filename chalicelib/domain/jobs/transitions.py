@@ -220,16 +220,25 @@ def retry_later(
     )
 
 
-def hold_after_attempt(job: Job, generation: int, owner: str, outcome: AttemptOutcome, reason: str, until: Ms, now: Ms) -> Job | None:
+def hold_after_attempt(
+    job: Job, generation: int, owner: str, outcome: AttemptOutcome, reason: str, until: Ms, now: Ms, *, without: str | None = None
+) -> Job | None:
     """Hold a job whose attempt failed before a response started, for a cause outside the job: the
-    probe of an open circuit failed, or there is no OpenAI key.
+    probe of an open circuit failed, there is no OpenAI key, or a fallback model refused the request.
 
     Like `retry_later`, but the attempt does not count. It keeps its attempt record.
+
+    Args:
+        without: the fallback model that is not asked again in this run.
     """
     if job.status is Status.HELD and job.generation == generation + 1 and job.owner == owner:
         return job
     new = retry_later(job, generation, owner, outcome, min(until, job.retry_until or until), now, counts_as_attempt=False)
-    return replace(new, status=Status.HELD, reason=reason) if new is not None and new.status is Status.RETRYING else new
+    if new is None or new.status is not Status.RETRYING:
+        return new
+    return replace(
+        new, status=Status.HELD, reason=reason, fallback_models=tuple(model for model in new.fallback_models if model != without)
+    )
 
 
 def release(job: Job, now: Ms) -> Job | None:

@@ -50,7 +50,7 @@ async def evaluate_attempt(ctx: WorkerContext, attempt: Attempt, ended: Response
         status=_status(ended, failure),
         length=len(attempt.output.transcript),
         usage=usage,
-        cost=0 if attempt.is_free else cost_of(ctx.prices, model, usage),
+        cost=0 if attempt.is_free else cost_of(ctx.prices, model, usage, ended.tier if ended else attempt.asked_tier),
         error=job_error(failure, attempt.job) if failure else None,
         incomplete_reason=ended.incomplete_reason if ended else None,
         first_token_at=attempt.output.first_token_at,
@@ -103,7 +103,7 @@ async def _parse_output(ctx: WorkerContext, attempt: Attempt, ended: ResponseEnd
         raise ContentRefused
     if ended.incomplete_reason:
         return None
-    return await ctx.offload(parsed_output, attempt.output.transcript.text, attempt.spec, attempt.kind)
+    return await ctx.offload(parsed_output, attempt.output.transcript.text, attempt.spec, attempt.kind, attempt.last_message_at)
 
 
 def _status(ended: ResponseEnded | None, failure: AttemptFailed | None) -> Status:
