@@ -14,6 +14,7 @@ from chalicelib.domain import json_limits
 
 MAX_CANDIDATES = 4  # documents in one answer that are compared; with more it is unclear which is meant
 MAX_STARTS = 50  # brackets at which a document is looked for
+MAX_PASSES = 4  # how often the whole text is scanned at most: each bracket that is never closed costs one
 _FENCED = re.compile(r"\A\s*```[\w-]*[ \t]*\n(.*?)\n?\s*```\s*\Z", re.DOTALL)
 _THOUGHTS_END = "</think>"
 _TOKENS = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
@@ -57,13 +58,13 @@ def unwrapped(value: Any) -> Iterator[Any]:
 
 def _documents(text: str) -> Iterator[Any]:
     """Yield the outermost objects and lists of the text that can be parsed."""
-    at = 0
+    at, left = 0, MAX_PASSES * len(text)
     for _ in range(MAX_STARTS):
         start = min((found for bracket in "{[" if (found := text.find(bracket, at)) >= 0), default=-1)
-        if start < 0:
+        if start < 0 or left <= 0:
             return
         end = _end_of(text, start)
-        at = start + 1
+        at, left = start + 1, left - ((end or len(text)) - start)
         if end is None:
             continue
         try:
