@@ -114,7 +114,10 @@ def whole(data: bytes, *, background: bool = False) -> Iterator[ProviderEvent]:
         ReattachRefused: the response runs in the background and has not ended.
         StreamCut: it has not ended, and nothing will return its end.
     """
-    response = _parse(data)
+    try:
+        response = _parse(data)
+    except StreamMalformed as exc:
+        raise StreamMalformed("OpenAI's answer was no response.") from exc
     if response.get("error") and not response.get("output"):
         raise from_event(mapping(response["error"]) or {"message": str(response["error"])})
     if not (response.get("output") or response.get("output_text") or response.get("status")):

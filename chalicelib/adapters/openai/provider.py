@@ -145,6 +145,10 @@ class OpenAIResponses:
         """Delete a background response, which OpenAI would keep for thirty days."""
         await self._call(lambda client: openai_background.delete(client, response_id))
 
+    def left_out(self, model: str) -> frozenset[str]:
+        """Return the parameters that the provider has refused for this model."""
+        return self._refused.get((str(self.client().base_url), model)) or frozenset()
+
     def client(self) -> AsyncOpenAI:
         """Return the SDK's client.
 

@@ -23,7 +23,7 @@ def refused_fallback(attempt: Attempt, failure: AttemptFailed | None) -> str | N
 def skip_refused_fallback(ctx: WorkerContext, attempt: Attempt, failure: AttemptFailed | None) -> WaitUntil | None:
     """Return that the job is admitted anew, at once, if its fallback model refused the request; None otherwise."""
     model = refused_fallback(attempt, failure)
-    if model is None or failure is None:
+    if model is None:
         return None
-    ctx.log("fallback_model_skipped", job_id=attempt.job.id, tenant=attempt.job.tenant, model=model, reason=failure.message)
+    ctx.log("fallback_model_skipped", job_id=attempt.job.id, tenant=attempt.job.tenant, model=model)
     return WaitUntil(ctx.clock.now(), HoldReason.CIRCUIT_OPEN)
