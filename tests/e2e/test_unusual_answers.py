@@ -40,8 +40,8 @@ def test_commentary_reaches_neither_the_text_nor_its_watchers(
 @pytest.mark.parametrize(
     ("quirk", "config"),
     [
-        ("unverified", {"streaming_mode": "none"}),
-        ("unverified", {}),
+        ("unverified", {"model": "gpt-5.1", "streaming_mode": "none"}),
+        ("unverified", {"model": "gpt-5.1"}),
         ("no-obfuscation", {}),
         ("json-word", {"response_format": "json"}),
         ("strict", {"response_format": {"type": "json_schema", "name": "person", "schema": PYDANTIC}}),
@@ -51,7 +51,7 @@ def test_what_the_account_or_the_server_refuses_is_not_sent(
     api: Api, quirky_openai: QuirkyOpenAI, quirk: str, config: dict[str, Any]
 ) -> None:
     """The answer is the stand-in's plain words, so those that ask for JSON are refused for their text alone."""
-    result = answered(api, f"[[{quirk}]] Say hello", model="gpt-5-mini", max_attempts=1, **config)
+    result = answered(api, f"[[{quirk}]] Say hello", max_attempts=1, **config)
 
     assert result["output"], result
     assert (result["error"] or {}).get("code") in (None, "output_invalid")
@@ -85,9 +85,16 @@ def test_a_fallback_model_that_refuses_a_parameter_leaves_the_job_to_its_own_mod
     stack: Stack, api: Api, quirky_openai: QuirkyOpenAI
 ) -> None:
     admin, name = stack.api("stage_admin"), "gpt-4.1-nano-2025-04-14"
-    config = {"model": name, "temperature": 0.3, "fallback_models": ["gpt-5-mini"]}
+    config = {"model": name, "temperature": 0.3, "fallback_models": ["gpt-5.2"]}
     admin.call("POST", f"/circuits/{name}/open", {"reason": "for the test"})
+
+    def a_job_is_held() -> bool:
+        """A worker may still have read the circuit as closed."""
+        probe = api.submit(config={"model": name})
+        return until(lambda: (status := api.get(f"/jobs/{probe}/status")["status"]) in ("held", "completed") and status, probe) == "held"
+
     try:
+        until(a_job_is_held, "a job that is held")
         job_id = api.submit(prompt="[[no-temperature]] hi", config=config)
         held = until(lambda: (job := api.get(f"/jobs/{job_id}"))["status"] == "held" and job["attempt"] == 1 and job, "a job that waits")
     finally:
@@ -103,4 +110,4 @@ def test_a_fallback_model_that_refuses_a_parameter_leaves_the_job_to_its_own_mod
 
     assert held["reason"] == "circuit_open"
     assert (result["status"], result["model"]) == ("completed", name), result
-    assert [one.model for one in quirky_openai.asked_for("no-temperature")] == ["gpt-5-mini", name]
+    assert [one.model for one in quirky_openai.asked_for("no-temperature")] == ["gpt-5.2", name]

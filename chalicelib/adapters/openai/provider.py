@@ -9,12 +9,14 @@ inside it.
 
 A provider that refuses a parameter which Headrace adds by itself (`parameters.py`) is asked again
 without it, at once and within the same call: a refused request makes no response and costs nothing.
-The environment remembers it for that address and model.
+The environment remembers it for that address and model, for an hour: an account may be verified
+meanwhile.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from threading import Lock
@@ -51,6 +53,7 @@ T = TypeVar("T")
 
 DRAIN_SECONDS = 0.1
 MAX_REMEMBERED = 500  # addresses and models whose refusals are remembered
+REMEMBERED_SECONDS = 3_600.0
 RESERVED_FIELDS = frozenset({"model", "input", "stream", "background"})  # `extra` of a request may not set these
 
 
@@ -88,7 +91,7 @@ class OpenAIResponses:
         self._lock = Lock()
         self._built: tuple[Credentials, AsyncOpenAI] | None = None
         self._omits = frozenset(omits)
-        self._refused: BoundedCache[tuple[str, str], frozenset[str]] = BoundedCache(MAX_REMEMBERED)
+        self._refused: BoundedCache[tuple[str, str], tuple[frozenset[str], float]] = BoundedCache(MAX_REMEMBERED)
 
     @asynccontextmanager
     async def stream(self, request: ModelRequest) -> AsyncGenerator[AsyncIterator[ProviderEvent]]:
@@ -147,7 +150,7 @@ class OpenAIResponses:
 
     def left_out(self, model: str) -> frozenset[str]:
         """Return the parameters that the provider has refused for this model."""
-        return self._refused.get((str(self.client().base_url), model)) or frozenset()
+        return self._known_refusals((str(self.client().base_url), model))
 
     def client(self) -> AsyncOpenAI:
         """Return the SDK's client.
@@ -182,14 +185,18 @@ class OpenAIResponses:
         place = str(client.base_url), request.model
         while True:
             optional = optional_parameters(request)
-            omitted = self._omits | ((self._refused.get(place) or frozenset()) & optional)
+            omitted = self._omits | (self._known_refusals(place) & optional)
             try:
                 return await _open(_create(client, request, omitted), request, stack)
             except AttemptFailed as exc:
                 refused = refused_parameters(exc.__cause__, optional - omitted)
                 if not refused:
                     raise _named_as_ours(exc) from exc.__cause__
-                self._refused.put(place, (self._refused.get(place) or frozenset()) | refused)
+                self._refused.put(place, (self._known_refusals(place) | refused, time.monotonic()))
+
+    def _known_refusals(self, place: tuple[str, str]) -> frozenset[str]:
+        refused, learned_at = self._refused.get(place) or (frozenset[str](), 0.0)
+        return refused if time.monotonic() - learned_at < REMEMBERED_SECONDS else frozenset()
 
     async def _current_client(self) -> AsyncOpenAI:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -16,8 +17,9 @@ from chalicelib.domain.validation.schema_cost import TooComplex
 from chalicelib.ports import ModelRequest
 
 FINE_TUNED = "ft:"  # such models reject bounds in a schema; answers are still validated against them
-# OpenAI's JSON mode demands the word in the input; the instructions do not count.
-JSON_WORD, JSON_REQUEST = "json", "Answer in JSON."
+# OpenAI's JSON mode demands the word in the input; the instructions do not count. Within a name, such as `json-tools`, it
+# is no request.
+JSON_WORD, JSON_REQUEST = re.compile(r"(?<![\w\[-])json(?![\w\]-])", re.IGNORECASE), "Answer in JSON."
 UNSUPPORTED_KEYWORDS = frozenset({"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf", "minItems", "maxItems"})
 
 
@@ -30,7 +32,7 @@ def model_request(spec: JobSpec, kind: JobType) -> ModelRequest:
     as_json = schema is None and config.response_format == "json"
     return ModelRequest(
         model=config.model,
-        prompt=f"{spec.prompt}\n\n{JSON_REQUEST}" if as_json and JSON_WORD not in spec.prompt.lower() else spec.prompt,
+        prompt=f"{spec.prompt}\n\n{JSON_REQUEST}" if as_json and not JSON_WORD.search(spec.prompt) else spec.prompt,
         instructions=instructions(config, kind),
         max_tokens=config.max_tokens,
         temperature=config.temperature,

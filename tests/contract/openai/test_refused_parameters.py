@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from chalicelib.adapters.openai import provider as provider_module
 from chalicelib.adapters.openai.provider import OpenAIResponses, request_fields
 from chalicelib.domain.failures import ProviderTimeout, ReattachRefused, RequestRefused
 from chalicelib.ports import ModelRequest, ProviderEvent, ResponseStarted
@@ -108,6 +110,20 @@ def test_two_refusals_of_one_request_are_both_learned() -> None:
 
     assert texts == ["Hello"]
     assert [set(requests[0]) - set(one) for one in requests] == [set(), {"store"}, {"store", "stream_options"}]
+
+
+def test_a_refusal_is_forgotten_after_an_hour(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An organisation may be verified meanwhile."""
+    now = [1_000.0]
+    monkeypatch.setattr(provider_module, "time", SimpleNamespace(monotonic=lambda: now[0]))
+
+    async def play(server: Loopback, provider: OpenAIResponses) -> list[Any]:
+        for later in (0, 3_500, 200):
+            now[0] += later
+            await read(provider)
+        return [one.get("stream") for one in server.requests]
+
+    assert played(refused(400, message="No.", param="stream"), WHOLE, WHOLE, STREAMED, play=play) == [True, None, None, True]
 
 
 def test_another_model_of_the_same_server_is_asked_with_everything() -> None:

@@ -174,7 +174,8 @@ def test_a_successor_of_a_durable_attempt_sends_no_other_request() -> None:
 
 
 @pytest.mark.parametrize(
-    ("prompt", "added"), [("List three colours.", True), ("List three colours as JSON.", False), ("a json list", False)]
+    ("prompt", "added"),
+    [("List three colours.", True), ("List three colours as JSON.", False), ("a json list", False), ("Say json-tools.", True)],
 )
 def test_json_mode_has_the_word_in_the_prompt(prompt: str, added: bool) -> None:
     world = World(Script(deltas=["[]"]))
