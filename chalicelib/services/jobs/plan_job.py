@@ -187,11 +187,8 @@ def _format_problems(response_format: Any) -> tuple[Detail, ...]:
         return ()
     nested = "json_schema" in response_format
     inner, at = (response_format["json_schema"] if nested else response_format), "config.response_format" + ".json_schema" * nested
-    strict = inner.get("strict", False)
-    if not isinstance(strict, bool):
-        return (Detail(f"{at}.strict", "must be true or false"),)
     found = schema_problems(inner["schema"], f"{at}.schema")
-    return found or (tuple(strict_problems(inner["schema"], f"{at}.schema")) if strict else ())
+    return found or (tuple(strict_problems(inner["schema"], f"{at}.schema")) if inner.get("strict") else ())
 
 
 def _template_problems(submission: Submission) -> list[Detail]:
