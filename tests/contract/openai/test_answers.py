@@ -6,6 +6,8 @@ import json
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from chalicelib.adapters.openai.events import ResponseReader, fetched, whole
 from chalicelib.domain.failures import AttemptFailed, ReattachRefused, RequestRefused, StreamCut, StreamMalformed
@@ -278,3 +280,53 @@ def test_a_background_response_that_is_not_streamed_has_to_be_fetched() -> None:
         seen.extend(whole(json.dumps({"id": "resp_1", "status": "queued", "output": []}).encode(), background=True))
     events = whole(json.dumps({"id": "resp_1", "status": "queued", "output": []}).encode(), background=True)
     assert next(events) == ResponseStarted("resp_1", "")
+
+
+# ---- any answer, read in any way
+
+WORDS = st.text(alphabet="ab \n", min_size=1, max_size=6)
+MESSAGES = st.lists(
+    st.tuples(st.sampled_from([None, "commentary", "final_answer"]), st.booleans(), st.lists(WORDS, max_size=4)), max_size=5
+)
+
+
+def stream_of(messages: list[tuple[str | None, bool, list[str]]], announced: bool) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """The events of a response with these messages, and the response itself."""
+    events: list[dict[str, Any]] = []
+    output = []
+    for index, (phase, refusal, deltas) in enumerate(messages):
+        whole = item(index, "".join(deltas), "refusal" if refusal else "output_text", **({"phase": phase} if phase else {}))
+        if announced or phase:
+            events.append({"type": "response.output_item.added", "output_index": index, "item": {**whole, "content": []}})
+        kind = f"response.{'refusal' if refusal else 'output_text'}.delta"
+        events += [{"type": kind, "output_index": index, "item_id": f"msg_{index}", "delta": delta} for delta in deltas]
+        events.append({"type": "response.output_item.done", "output_index": index, "item": whole})
+        output.append(whole)
+    response = {"status": "completed", "output": output}
+    events.append({"type": "response.completed", "response": response})
+    return [{**one, "sequence_number": number} for number, one in enumerate(events, 1)], response
+
+
+def text_read(reader: ResponseReader, events: list[dict[str, Any]]) -> tuple[str, int]:
+    """What a reader makes of these events, and the number of the last that had text."""
+    deltas = [one for each in events for one in reader.read(json.dumps(each).encode()) or () if isinstance(one, TextDelta)]
+    return "".join(one.text for one in deltas), max((one.sequence for one in deltas), default=-1)
+
+
+@given(MESSAGES, st.booleans())
+def test_the_text_of_a_stream_is_that_of_the_fetched_response(messages: Any, announced: bool) -> None:
+    events, response = stream_of(messages, announced)
+
+    assert text_read(ResponseReader(), events)[0] == fetched(json.dumps(response).encode()).text
+
+
+@given(MESSAGES, st.data())
+def test_a_stream_that_is_resumed_anywhere_has_the_same_text(messages: Any, data: Any) -> None:
+    """Each token once, in order."""
+    events, _ = stream_of(messages, announced=True)
+    cut = data.draw(st.integers(0, len(events) - 1))
+    before, known = text_read(ResponseReader(), events[:cut])
+
+    rest, _ = text_read(ResponseReader(known), events[max(0, known) :])
+
+    assert before + rest == text_read(ResponseReader(), events)[0]
