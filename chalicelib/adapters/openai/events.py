@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from chalicelib.adapters.openai.error_body import error_in_event
 from chalicelib.adapters.openai.errors import from_event
 from chalicelib.domain import json_limits
 from chalicelib.domain.failures import AttemptFailed, ResponseLost, StreamMalformed
@@ -63,7 +64,7 @@ class ResponseReader:
 
     def _other(self, kind: Any, event: Mapping[str, Any]) -> list[ProviderEvent]:
         if kind == "error":
-            raise from_event(_mapping(event.get("error")) or event)
+            raise from_event(event)
         response = _mapping(event.get("response"))
         if kind in FAILED:
             raise _failure(response)
@@ -75,8 +76,8 @@ class ResponseReader:
             self.thinking = kind == "response.queued"
         elif kind in ("response.output_item.added", "response.output_item.done"):
             self.thinking = kind.endswith("added") and _mapping(event.get("item")).get("type") == "reasoning"
-        elif event.get("error"):
-            raise from_event(_mapping(event["error"]) or {"message": str(event["error"])})
+        elif (error := error_in_event(kind, event)) is not None:
+            raise from_event(error)
         return []
 
     def _delta(self, event: Mapping[str, Any], *, refusal: bool) -> list[ProviderEvent]:
