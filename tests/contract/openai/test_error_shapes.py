@@ -32,7 +32,10 @@ from tests.contract.openai.test_provider import error_of, read
 from tests.contract.openai.test_quirky_openai import asked
 from tests.kit.quirky_openai import QuirkyOpenAI
 
-PAGE = b"<!DOCTYPE html><html><head><title>Attention Required!</title><style>b{}</style></head><body><h1>Sorry, you have been blocked</h1></body></html>"
+PAGE = (
+    b"<!DOCTYPE html><html><head><title>Attention Required!</title><style>b{}</style></head>"
+    b"<body><h1>Sorry, you have been blocked</h1></body></html>"
+)
 
 
 def answered(status: int, body: Any, **headers: str) -> Answer:
