@@ -22,6 +22,7 @@ from infra.local.up import NotHealthy
 from infra.local.up import up as start_local
 from infra.local.watch import watch as watch_sources
 from infra.naming import STAGES
+from infra.openai_address import AddressRefused, check_api
 from infra.openai_key import put_openai_credentials
 
 app = typer.Typer(
@@ -86,7 +87,10 @@ def openai_key(stage: str = typer.Option(...)) -> None:
     key = os.environ.get("OPENAI_API_KEY") or (getpass("OpenAI key: ") if sys.stdin.isatty() else sys.stdin.readline().strip())
     if not key:
         raise typer.BadParameter("No key given.")
+    unchecked = check_api(credentials.get("base_url"), key)
     put_openai_credentials(cloud_of(stage), credentials | {"api_key": key})
+    if unchecked:
+        print(unchecked)
     print(f"{stage}: OpenAI key stored.")
 
 
@@ -100,5 +104,5 @@ def chalice_files() -> None:
 if __name__ == "__main__":
     try:
         app()
-    except (DeploymentFailed, NoWheel, NotHealthy, NotStarted) as error:
+    except (AddressRefused, DeploymentFailed, NoWheel, NotHealthy, NotStarted) as error:
         sys.exit(f"Failed: {error}")

@@ -18,6 +18,7 @@ from infra.local.fingerprint import fingerprint
 from infra.local.processes import Started
 from infra.local.tokens import make_tokens
 from infra.local.workers import api_log, limit_workers, restart_workers
+from infra.openai_address import check_api
 from infra.openai_key import put_openai_credentials
 
 MINISTACK_PORT, LLMOCK_PORT = 4566, 4577  # used if they are free
@@ -32,7 +33,14 @@ class NotHealthy(RuntimeError):
 
 
 def up() -> Stack:
-    """Start the laptop cloud or update the running one."""
+    """Start the laptop cloud or update the running one.
+
+    Raises:
+        AddressRefused: there is no Responses API at `OPENAI_BASE_URL`.
+    """
+    own = openai_credentials("")
+    if os.environ.get("OPENAI_API_KEY") and (unchecked := check_api(own.get("base_url"), own["api_key"])):
+        print(f"  {unchecked}", flush=True)
     running = stack_file.read()
     if running is None or not _is_healthy(running):
         stop()  # remove the remains of an earlier one

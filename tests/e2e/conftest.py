@@ -34,10 +34,10 @@ def quirky_openai(stack: Stack) -> Iterator[QuirkyOpenAI]:
     """The workers' OpenAI for the tests of a module, with quirks that prompts choose.
 
     Idle workers, which have cached another URL, are killed before and after. `[[rpm]]` takes 20
-    requests in 5 seconds.
+    requests in 10 seconds.
     """
     workers = Workers(stack, stack.api())
-    with QuirkyOpenAI(Limit(20, 5.0)) as openai, reached_at(stack, openai.url):
+    with QuirkyOpenAI(Limit(20, 10.0)) as openai, reached_at(stack, openai.url):
         workers.end_idle()
         yield openai
     workers.end_idle()

@@ -277,13 +277,14 @@ class QuirkyOpenAI:
 
     Args:
         limit: the rate limit of `[[rpm]]`.
-        quirks: further quirks, by name.
+        always: the quirk of prompts that name none.
     """
 
-    def __init__(self, limit: Limit | None = None, *, host: str = "127.0.0.1", port: int = 0, **quirks: Quirk) -> None:
+    def __init__(self, limit: Limit | None = None, *, always: Quirk | None = None, host: str = "127.0.0.1", port: int = 0) -> None:
         self.limit = limit or Limit()
-        self.quirks = {**QUIRKS, "rpm": self._over_limit, **quirks}
+        self.quirks = {**QUIRKS, "rpm": self._over_limit, **({"": always} if always else {})}
         self.requests: list[Asked] = []
+        self.answered_at: list[float] = []  # when the requests of `[[rpm]]` were taken, by the monotonic clock
         self._answered: deque[float] = deque()
         self._lock = threading.Lock()
         self._server = _Server((host, port), type("Handler", (_Handler,), {"openai": self}))
@@ -313,6 +314,7 @@ class QuirkyOpenAI:
                 self._answered.popleft()
             if len(self._answered) < count:
                 self._answered.append(now)
+                self.answered_at.append(now)
                 return None
         wait = seconds / count
         words = f"Rate limit reached on requests per min (RPM): Limit {count}, Used {count}, Requested 1. Please try again in {wait:g}s."

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
+from chalicelib.adapters.openai.error_body import error_in_event
 from chalicelib.adapters.openai.errors import from_event
 from chalicelib.adapters.openai.output import OutputReader, mapping, pieces
 from chalicelib.domain import json_limits
@@ -68,7 +69,7 @@ class ResponseReader:
 
     def _other(self, kind: Any, event: Mapping[str, Any]) -> list[ProviderEvent]:
         if kind == "error":
-            raise from_event(mapping(event.get("error")) or event)
+            raise from_event(event)
         response = mapping(event.get("response"))
         if kind in FAILED:
             raise _failure(response)
@@ -82,8 +83,8 @@ class ResponseReader:
         elif kind == "response.output_item.done":
             self.thinking = self.thinking or not self._output.is_answer(event)
             return list(self._output.end_item(event, _sequence(event)))
-        elif event.get("error"):
-            raise from_event(mapping(event["error"]) or {"message": str(event["error"])})
+        elif (error := error_in_event(kind, event)) is not None:
+            raise from_event(error)
         return []
 
     def _delta(self, event: Mapping[str, Any], *, refusal: bool) -> list[ProviderEvent]:

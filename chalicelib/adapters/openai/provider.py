@@ -24,16 +24,18 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from chalicelib.adapters.aws.openai_credentials import Credentials
 from chalicelib.adapters.openai import background as openai_background
-from chalicelib.adapters.openai.errors import from_exception
+from chalicelib.adapters.openai.address import problem_of
+from chalicelib.adapters.openai.errors import from_exception, misconfigured
 from chalicelib.adapters.openai.events import ResponseReader, whole
 from chalicelib.adapters.openai.parameters import OUR_NAMES, optional_parameters, param_of, refused_parameters
 from chalicelib.adapters.openai.sse_decoder import MAX_EVENT_BYTES, EventDecoder
+from chalicelib.adapters.openai.unexpected_answer import check_answer
 from chalicelib.domain.bounded_cache import BoundedCache
 from chalicelib.domain.errors import Unavailable
 from chalicelib.domain.failures import (
+    AddressInvalid,
     AttemptFailed,
     AuthenticationFailed,
-    ContentRefused,
     NotConfigured,
     ProviderTimeout,
     ProviderUnavailable,
@@ -117,7 +119,7 @@ class OpenAIResponses:
                 response = await self._call(
                     lambda client: _open(openai_background.open_stream(client, response_id, after, request.timeout), request, stack)
                 )
-            except (RequestRefused, ContentRefused) as exc:
+            except openai_background.REFUSALS as exc:
                 raise ReattachRefused(provider_status=exc.provider_status, provider_request_id=exc.provider_request_id) from exc
             events = self._events(response, request, ResponseReader(after))
             stack.push_async_callback(events.aclose)
@@ -315,21 +317,34 @@ async def _open(
 
     try:
         async with asyncio.timeout(request.timeout):
-            return await stack.enter_async_context(stream)
+            response = await stack.enter_async_context(stream)
+            await check_answer(response)
+            return response
     except (openai.OpenAIError, TimeoutError) as exc:
         raise from_exception(exc) from exc
 
 
 def _client(credentials: Credentials) -> AsyncOpenAI:
-    from openai import AsyncOpenAI
+    """Build the SDK's client.
 
-    return AsyncOpenAI(
-        api_key=credentials.api_key,
-        base_url=credentials.base_url,
-        organization=credentials.organization,
-        project=credentials.project,
-        max_retries=0,
-    )
+    Raises:
+        AddressInvalid: the configured address cannot be one of an API.
+        WorkerMisconfigured: the environment's proxy cannot be used, such as one of SOCKS without its package.
+    """
+    if credentials.base_url and (problem := problem_of(credentials.base_url)):
+        raise AddressInvalid(problem)
+    try:
+        from openai import AsyncOpenAI
+
+        return AsyncOpenAI(
+            api_key=credentials.api_key,
+            base_url=credentials.base_url,
+            organization=credentials.organization,
+            project=credentials.project,
+            max_retries=0,
+        )
+    except (ImportError, ValueError) as exc:
+        raise misconfigured(exc) from exc
 
 
 async def _next(pieces: AsyncIterator[bytes], seconds: float, limit: float) -> bytes | None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from chalicelib.domain.execution.result import Result
-from chalicelib.domain.failures import AttemptFailed, ContentRefused
+from chalicelib.domain.failures import AttemptFailed, ContentRefused, ProviderRateLimited, RequestRefused
 from chalicelib.domain.jobs.job import Job, JobError, Status
 from chalicelib.domain.jobs.transitions import COMPLETED_RETENTION_DAYS, AttemptOutcome
 from chalicelib.domain.text import repair_surrogates
@@ -44,7 +44,7 @@ async def evaluate_attempt(ctx: WorkerContext, attempt: Attempt, ended: Response
             failure = exc
     now = ctx.clock.now()
     attempt.output.start_stage("finalization", now)
-    usage = measure_usage(attempt, ended)
+    usage = None if _is_refused(attempt, failure) else measure_usage(attempt, ended)
     model = (ended.model if ended else None) or attempt.spec.config.model
     outcome = AttemptOutcome(
         status=_status(ended, failure),
@@ -75,6 +75,11 @@ async def evaluate_attempt(ctx: WorkerContext, attempt: Attempt, ended: Response
         ttl=now // 1000 + COMPLETED_RETENTION_DAYS * 86_400,
     )
     return Evaluation(outcome, result, failure)
+
+
+def _is_refused(attempt: Attempt, failure: AttemptFailed | None) -> bool:
+    """Whether the provider refused the request after its response had begun, and charges nothing."""
+    return isinstance(failure, (RequestRefused, ProviderRateLimited)) and attempt.output.first_token_at is None and not attempt.is_free
 
 
 def job_error(failure: AttemptFailed, job: Job) -> JobError:

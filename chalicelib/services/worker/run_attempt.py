@@ -11,10 +11,17 @@ from collections.abc import Callable
 from chalicelib.domain.errors import ChunkConflict, Unavailable
 from chalicelib.domain.execution.deadline import Deadline
 from chalicelib.domain.execution.retry_policy import GiveUp, RetryPolicy, counts_as_attempt
-from chalicelib.domain.failures import AttemptFailed, AttemptTimedOut, OutputInvalid, ProviderConnectionLost, WorkerShutdown
+from chalicelib.domain.failures import (
+    AttemptFailed,
+    AttemptTimedOut,
+    OutputInvalid,
+    ProviderConnectionLost,
+    WorkerMisconfigured,
+    WorkerShutdown,
+)
 from chalicelib.domain.jobs import transitions
 from chalicelib.domain.jobs.job import Job, Status
-from chalicelib.domain.limits.admission import WaitUntil
+from chalicelib.domain.limits.admission import HoldReason, WaitUntil
 from chalicelib.domain.streaming import frames
 from chalicelib.domain.streaming.pacing import log_pace
 from chalicelib.ports import ResponseEnded
@@ -153,6 +160,8 @@ class AttemptRunner:
     def _unexpected(self, error: BaseException) -> AttemptFailed:
         """Log a bug in Headrace or a job type and return it as a failure of the attempt."""
         self._ctx.log("attempt_error", job_id=self.attempt.job.id, attempt=self.attempt.number, error=error)
+        if isinstance(error, ImportError):  # the package of the worker is not complete, which is no fault of this attempt
+            return WorkerMisconfigured(f"The worker lacks the package {error.name}." if error.name else "")
         return AttemptFailed("The attempt failed because of an internal error in Headrace.")
 
     async def _stream(self) -> ResponseEnded:
@@ -235,6 +244,8 @@ class AttemptRunner:
     def _end_transition(self, evaluation: Evaluation, hold: WaitUntil | None) -> Callable[[Job], Job | None]:
         """Return the transition of the job record: finish it, or schedule another attempt."""
         ctx, attempt, outcome = self._ctx, self.attempt, evaluation.outcome
+        if hold is not None and hold.reason is HoldReason.RATE_LIMITED and 0 < attempt.job.retry_until < hold.when:
+            return lambda job: transitions.finish(job, attempt.generation, attempt.owner, outcome, ctx.clock.now())
         if hold is not None:
             generation, owner, reason, until = attempt.generation, attempt.owner, hold.reason, hold.when
             refused = refused_fallback(attempt, evaluation.failure)
