@@ -149,7 +149,6 @@ SIGNS: tuple[Sign, ...] = (
     Sign(
         RequestRefused,
         "The request alone is above a limit: no wait helps.",
-        statuses=frozenset({400, 413, 429}),
         words=(r"request too large", r"\blimit: 0\b", r"tokens must be reduced"),
         check=_is_above_limit,
         suggestion="Shorten the prompt, lower `config.max_tokens`, or choose a model with a higher limit; then submit the job again.",

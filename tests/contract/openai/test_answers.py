@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chalicelib.adapters.openai.events import ResponseReader, fetched, whole
@@ -313,6 +313,7 @@ def text_read(reader: ResponseReader, events: list[dict[str, Any]]) -> tuple[str
     return "".join(one.text for one in deltas), max((one.sequence for one in deltas), default=-1)
 
 
+@settings(deadline=None)
 @given(MESSAGES, st.booleans())
 def test_the_text_of_a_stream_is_that_of_the_fetched_response(messages: Any, announced: bool) -> None:
     events, response = stream_of(messages, announced)
@@ -320,6 +321,7 @@ def test_the_text_of_a_stream_is_that_of_the_fetched_response(messages: Any, ann
     assert text_read(ResponseReader(), events)[0] == fetched(json.dumps(response).encode()).text
 
 
+@settings(deadline=None)
 @given(MESSAGES, st.data())
 def test_a_stream_that_is_resumed_anywhere_has_the_same_text(messages: Any, data: Any) -> None:
     """Each token once, in order."""

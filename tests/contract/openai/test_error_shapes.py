@@ -188,6 +188,7 @@ def test_an_error_is_read_by_its_code_type_and_words(status: int, body: Any, kin
         ({"type": "error", "error": {"type": "invalid_request_error", "message": "odd field"}}, RequestRefused),
         ({"type": "error", "code": "rate_limit_exceeded", "message": "Wait."}, ProviderRateLimited),
         ({"error": {"message": "busy", "code": 429}}, ProviderRateLimited),
+        ({"type": "error", "code": "rate_limit_exceeded", "message": "Request too large: odd"}, RequestRefused),
         ({"error": {"message": "quota", "code": "insufficient_quota"}}, ProviderQuotaExhausted),
         ({"error": {"message": "who are you", "code": 401}}, AuthenticationFailed),
         ({"error": "odd"}, ProviderUnavailable),

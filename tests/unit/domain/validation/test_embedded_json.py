@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chalicelib.domain.validation import embedded_json
@@ -63,6 +63,7 @@ def test_a_hostile_answer_is_scanned_four_times_at_most(answer: str, monkeypatch
     assert len(scans) <= MAX_PASSES + 1
 
 
+@settings(deadline=None)
 @given(st.dictionaries(st.text(), st.integers() | st.text(), min_size=1), st.text(alphabet="abc .,!\n"))
 def test_json_between_plain_words_is_found(value: dict[str, Any], words: str) -> None:
     assert candidates(f"{words}{json.dumps(value)}{words}") == [value]
