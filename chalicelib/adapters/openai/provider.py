@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Iterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from threading import Lock
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -56,6 +56,7 @@ T = TypeVar("T")
 DRAIN_SECONDS = 0.1
 MAX_REMEMBERED = 500  # addresses and models whose refusals are remembered
 REMEMBERED_SECONDS = 3_600.0
+EVENT_BEGINNINGS = (b"data:", b"event:", b"id:", b":")
 RESERVED_FIELDS = frozenset({"model", "input", "stream", "background"})  # `extra` of a request may not set these
 
 
@@ -302,7 +303,9 @@ async def _whole(response: AsyncAPIResponse[Any], request: ModelRequest) -> Asyn
             size += len(piece)
             if size > MAX_EVENT_BYTES:
                 raise StreamMalformed(f"OpenAI's answer was larger than {MAX_EVENT_BYTES} bytes.")
-        for event in whole(b"".join(read), background=request.background):
+        data = b"".join(read)
+        events = _events_in(data) if data.lstrip().startswith(EVENT_BEGINNINGS) else whole(data, background=request.background)
+        for event in events:
             yield event
     except AttemptFailed as exc:
         exc.provider_request_id = exc.provider_request_id or response.headers.get("x-request-id")
@@ -345,6 +348,15 @@ def _client(credentials: Credentials) -> AsyncOpenAI:
         )
     except (ImportError, ValueError) as exc:
         raise misconfigured(exc) from exc
+
+
+def _events_in(data: bytes) -> Iterator[ProviderEvent]:
+    """Read a stream that was sent under the type of a JSON document."""
+    reader = ResponseReader()
+    for event in EventDecoder().feed(data + b"\n\n"):
+        yield from reader.read(event) or ()
+    if not reader.ended:
+        raise StreamCut
 
 
 async def _next(pieces: AsyncIterator[bytes], seconds: float, limit: float) -> bytes | None:

@@ -11,7 +11,7 @@ import pytest
 
 from chalicelib.adapters.openai import provider as provider_module
 from chalicelib.adapters.openai.provider import OpenAIResponses, request_fields
-from chalicelib.domain.failures import ProviderTimeout, ReattachRefused, RequestRefused
+from chalicelib.domain.failures import ProviderTimeout, ReattachRefused, RequestRefused, StreamCut
 from chalicelib.ports import ModelRequest, ProviderEvent, ResponseStarted
 from chalicelib.settings import Settings, SettingsError
 from tests.contract.openai.loopback import CREATED, Answer, Loopback, Pause, completed, delta, refused
@@ -191,6 +191,13 @@ def test_the_answer_is_read_as_it_comes_whatever_was_asked_for(answer: Answer, s
     texts, _ = text_and_requests(answer, request=ModelRequest(model="m", prompt="Hi", timeout=5.0, stream=streamed))
 
     assert texts == ["Hello"]
+
+
+def test_a_stream_that_is_sent_as_json_is_read_as_a_stream() -> None:
+    mislabelled = {"content-type": "application/json"}
+
+    assert text_and_requests(Answer(STREAMED.steps, headers=mislabelled))[0] == ["Hello"]
+    error_of(Answer([CREATED, delta("Hel")], headers=mislabelled), StreamCut)
 
 
 def test_an_error_in_a_whole_answer_with_status_200_is_the_providers_error() -> None:
