@@ -23,6 +23,8 @@ from infra.local.reach import cloud_of
 from infra.local.up import NotHealthy
 from infra.local.up import up as start_local
 from infra.local.watch import watch as watch_sources
+from infra.naming import STAGES
+from infra.openai_address import AddressRefused, check_api
 from infra.openai_key import checked_openai_key, put_openai_credentials
 
 app = typer.Typer(
@@ -83,7 +85,10 @@ def openai_key(stage: str = typer.Option(...)) -> None:
     names = {"base_url": "OPENAI_BASE_URL", "organization": "OPENAI_ORG_ID", "project": "OPENAI_PROJECT_ID"}
     credentials = {key: os.environ[name] for key, name in names.items() if os.environ.get(name)}
     key = checked_openai_key(os.environ.get("OPENAI_API_KEY") or (getpass("OpenAI key: ") if sys.stdin.isatty() else _first_line()))
+    unchecked = check_api(credentials.get("base_url"), key)
     put_openai_credentials(cloud_of(stage), credentials | {"api_key": key})
+    if unchecked:
+        print(unchecked)
     print(f"{stage}: OpenAI key stored.")
 
 
@@ -102,7 +107,7 @@ def main() -> None:
     """Run a command. Its errors end with one sentence."""
     try:
         app()
-    except (DeploymentFailed, NoWheel, NotHealthy, NotStarted) as error:
+    except (AddressRefused, DeploymentFailed, NoWheel, NotHealthy, NotStarted) as error:
         sys.exit(f"Failed: {redact(str(error))}")
     except KeyboardInterrupt:
         sys.exit(130)

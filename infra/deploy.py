@@ -21,6 +21,7 @@ from infra.deployment.throttling import set_throttles
 from infra.error_handling import without_tracebacks
 from infra.gateway_responses import set_gateway_responses
 from infra.naming import API_STAGE, stack_name
+from infra.openai_address import AddressRefused
 from infra.openai_key import ensure_openai_secret
 from infra.stack import delete_stack, deploy_stack, stack_outputs, stack_outputs_or_none
 
@@ -80,7 +81,7 @@ def failing() -> Iterator[None]:
     """Turn the errors of the steps into DeploymentFailed."""
     try:
         yield
-    except (record.StageLocked, record.RecordMissing, NotSettled) as error:
+    except (record.StageLocked, record.RecordMissing, NotSettled, AddressRefused) as error:
         raise DeploymentFailed(str(error)) from error
 
 

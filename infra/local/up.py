@@ -20,6 +20,7 @@ from infra.local.processes import Started
 from infra.local.proxies import left_out
 from infra.local.tokens import make_tokens
 from infra.local.workers import api_log, limit_workers, max_concurrency, restart_workers
+from infra.openai_address import check_api
 from infra.openai_key import checked_openai_key, put_openai_credentials
 
 MINISTACK_PORT, LLMOCK_PORT = 4566, 4577  # used if they are free
@@ -34,9 +35,15 @@ class NotHealthy(RuntimeError):
 
 
 def up() -> Stack:
-    """Start the laptop cloud or update the running one."""
+    """Start the laptop cloud or update the running one.
+
+    Raises:
+        AddressRefused: there is no Responses API at `OPENAI_BASE_URL`.
+    """
     max_concurrency(os.environ)  # what is wrong in the environment is refused before anything is started
-    openai_credentials("")
+    own = openai_credentials("")
+    if os.environ.get("OPENAI_API_KEY") and (unchecked := check_api(own.get("base_url"), own["api_key"])):
+        print(f"  {unchecked}", flush=True)
     if sentence := left_out(os.environ):
         print(f"  {sentence}", flush=True)
     running = stack_file.read()

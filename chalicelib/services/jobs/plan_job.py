@@ -13,7 +13,7 @@ from chalicelib.domain.execution.response_cache import parse_ttl
 from chalicelib.domain.jobs.dependencies import template_problems
 from chalicelib.domain.jobs.job_type import NO_MODEL, JobType
 from chalicelib.domain.jobs.queue_routing import queue_for
-from chalicelib.domain.jobs.spec import JobConfig, JobSpec, is_flex
+from chalicelib.domain.jobs.spec import JobConfig, JobSpec, is_flex, requested_tier
 from chalicelib.domain.jobs.submission import Submission
 from chalicelib.domain.metrics.estimate import Estimate, estimate, estimate_task
 from chalicelib.domain.metrics.throughput import UNMEASURED, Throughput
@@ -21,6 +21,7 @@ from chalicelib.domain.queues.lanes import JOB_QUEUES, JobQueue
 from chalicelib.domain.template import names_within
 from chalicelib.domain.validation.config_schema import MAX_TIMEOUT
 from chalicelib.domain.validation.schema import problems, schema_problems
+from chalicelib.domain.validation.strict_schema import strict_problems
 from chalicelib.ports import Prices
 from chalicelib.services.prompts.model_request import instructions
 from chalicelib.services.prompts.render import MAX_PROMPT_BYTES, render_prompt
@@ -121,8 +122,8 @@ def _estimate(kind: JobType, spec: JobSpec, prices: Prices, throughput: Throughp
         tokens_per_second=throughput.tokens_per_second.p50,
         max_tokens=config.max_tokens,
         max_attempts=config.max_attempts,
-        price=prices.of(config.model),
-        others=[prices.of(model) for model in config.fallback_models],
+        price=prices.of(config.model, tier := requested_tier(config.openai)),
+        others=[prices.of(model, tier) for model in config.fallback_models],
         queue=queue,
         depth=depth,
     )
@@ -184,8 +185,10 @@ def _format_problems(response_format: Any) -> tuple[Detail, ...]:
     """Refuse an invalid schema here, before an attempt is paid for."""
     if not isinstance(response_format, dict):
         return ()
-    inner = response_format.get("json_schema", response_format)
-    return schema_problems(inner["schema"], "config.response_format.schema")
+    nested = "json_schema" in response_format
+    inner, at = (response_format["json_schema"] if nested else response_format), "config.response_format" + ".json_schema" * nested
+    found = schema_problems(inner["schema"], f"{at}.schema")
+    return found or (tuple(strict_problems(inner["schema"], f"{at}.schema")) if inner.get("strict") else ())
 
 
 def _template_problems(submission: Submission) -> list[Detail]:

@@ -343,7 +343,7 @@ def test_retry_after_may_be_a_date() -> None:
         (429, {"code": "billing_hard_limit_reached"}, ProviderQuotaExhausted),
         (429, {}, ProviderRateLimited),
         (401, {"code": "invalid_api_key"}, AuthenticationFailed),
-        (403, {}, ProviderUnavailable),  # a firewall, perhaps because of this one request
+        (403, {}, RequestRefused),  # a firewall, perhaps because of this one request
         (403, {"code": "unsupported_country_region_territory"}, AuthenticationFailed),
         (403, {"code": "model_not_found"}, RequestRefused),  # what one request may not have must not stop the others
         (403, {"code": "content_policy_violation"}, ContentRefused),
@@ -354,7 +354,7 @@ def test_retry_after_may_be_a_date() -> None:
         (409, {}, RequestRefused),
         (422, {}, RequestRefused),
         (500, {}, ProviderUnavailable),
-        (503, {"code": "rate_limit_exceeded"}, ProviderUnavailable),
+        (503, {"code": "rate_limit_exceeded"}, ProviderRateLimited),
     ],
 )
 def test_error_response_is_classified_by_status_and_code(status: int, error: dict[str, str], kind: type[AttemptFailed]) -> None:
