@@ -48,7 +48,7 @@ def parsed_output(text: str, spec: JobSpec, kind: JobType) -> Any:
     if schema is None and spec.config.response_format != "json":
         return None
     try:
-        value = json_limits.loads(text, json_limits.MAX_ANSWER_VALUES)
+        value = json_limits.loads(text, json_limits.MAX_ANSWER_VALUES, unique_names=False)
         details = answer_problems(schema["schema"] if schema else {}, value, keep=not isinstance(spec.config.response_format, dict))
     except (json_limits.JsonRefused, TooComplex) as exc:
         raise OutputInvalid(f"The answer {exc}; the raw text is kept.") from exc
