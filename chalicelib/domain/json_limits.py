@@ -30,19 +30,13 @@ _LEVEL_CHANGES = [(byte in b"[{") - (byte in b"]}") for byte in range(256)]
 
 
 class JsonRefused(ValueError):
-    """The document is beyond a limit. The message continues a sentence about it: `has 70,000 values; ...`."""
+    """The document is beyond a limit. The message continues a sentence about it: `has 70,000 values; ...`.
 
-
-class RepeatedName(JsonRefused):
-    """An object has two fields of one name, of which a parser would take the last without a word.
-
-    `path` is the place of the field, such as `items.0.prompt`; the message names it as well.
+    `path`: the place in the document, such as `metadata.size`; empty if it is about all of it.
     """
 
-    def __init__(self, name: str, path: str) -> None:
-        shown = visible(repair_surrogates(name[:MAX_NAME_SHOWN]))
-        place = f" (at {path[:MAX_PATH_SHOWN]})" if path not in ("", shown) else ""
-        super().__init__(f"has the field `{shown}` twice in one object{place}")
+    def __init__(self, message: str, path: str = "") -> None:
+        super().__init__(message)
         self.path = path
 
 
@@ -71,9 +65,16 @@ def loads(document: str | bytes, max_values: int = MAX_VALUES, *, unique_names: 
     except ValueError as exc:
         raise JsonRefused(f"has a whole number of more than {MAX_DIGITS:,} digits") from exc
     if repeated:
-        owner, name = repeated[0]
-        raise RepeatedName(name, _path_of(owner, name, value))
+        raise _repeated(*repeated[0], value)
     return value
+
+
+def _repeated(owner: dict[str, Any], name: str, value: Any) -> JsonRefused:
+    """Return the error for two fields of one name, of which a parser would take the last without a word."""
+    shown = visible(repair_surrogates(name[:MAX_NAME_SHOWN]))
+    path = _path_of(owner, shown, value)
+    place = f" (at {path[:MAX_PATH_SHOWN]})" if path not in ("", shown) else ""
+    return JsonRefused(f"has the field `{shown}` twice in one object{place}", path)
 
 
 def _noting(repeated: list[tuple[dict[str, Any], str]]) -> Callable[[list[tuple[str, Any]]], dict[str, Any]]:
@@ -97,7 +98,7 @@ def _path_of(owner: dict[str, Any], name: str, value: Any) -> str:
         parts = []
         for path, part in level:
             if part is owner:
-                return f"{path}{visible(repair_surrogates(name[:MAX_NAME_SHOWN]))}"
+                return f"{path}{name}"
             if isinstance(part, dict):
                 parts += [(f"{path}{step[:MAX_NAME_SHOWN]}.", inner) for step, inner in part.items() if isinstance(inner, dict | list)]
             elif isinstance(part, list):

@@ -15,6 +15,7 @@ from chalicelib.domain.template import name_key
 MAX_FIELD_LENGTH = 1_048_576  # characters
 MAX_COLUMNS = 256
 DETECTED_LENGTH = 65_536  # characters of the header by which the delimiter is detected
+MAX_DELIMITER_LINE = 2 * MAX_COLUMNS  # characters of a line that only names the delimiter
 DELIMITERS = (",", ";", "\t", "|")
 # Names of the prompt column; the first that exists is used.
 PROMPT_COLUMNS = ("prompt", "input", "content", "text", "question")
@@ -97,7 +98,7 @@ class Records:
         """Return the first line that is neither empty nor names the delimiter, and how many were before it."""
         before = 0
         for line in self._lines:
-            named = _DELIMITER_LINE.fullmatch(line[:DETECTED_LENGTH])
+            named = _DELIMITER_LINE.fullmatch(line) if len(line) <= MAX_DELIMITER_LINE else None
             if named and before == self._empty.count:  # else it is a record
                 self._default = named.group(1) or self._default
             elif line.strip():
@@ -123,14 +124,15 @@ class Records:
 
         A record may have many lines, each within a quoted field.
         """
+        without_blanks = self._around_quotes.without_blanks
         for line in chain([first], self._lines):
-            is_first = self._record_length == 0
-            if is_first:
-                self._line = line
-            self._record_length += len(line)
+            before = self._record_length
+            self._record_length = before + len(line)
             if self._record_length > MAX_LINE_LENGTH:
                 raise _RecordTooLong
-            yield self._around_quotes.without_blanks(line, within_quotes=not is_first)
+            if not before:
+                self._line = line
+            yield without_blanks(line, within_quotes=before > 0) if '"' in line else line
 
 
 class AroundQuotes:
@@ -178,9 +180,9 @@ class AroundQuotes:
 
 
 def _without_trailing_blanks(cells: list[str]) -> list[str]:
-    """Return the cells up to the last one with text: spreadsheets write delimiters for columns that were used once."""
+    """Return the cells without blank ones beyond the maximum: spreadsheets write delimiters for columns that were used once."""
     length = len(cells)
-    while length and not cells[length - 1].strip():
+    while length > MAX_COLUMNS and not cells[length - 1].strip():
         length -= 1
     return cells[:length]
 

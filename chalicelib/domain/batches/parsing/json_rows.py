@@ -22,6 +22,7 @@ from chalicelib.domain.batches.parsing.problems import (
 from chalicelib.domain.batches.row import Row
 from chalicelib.domain.errors import Detail, InvalidRequest, TooLarge
 from chalicelib.domain.jobs.dependencies import MAX_PARENTS, POLICIES
+from chalicelib.domain.json_errors import describe_json_error
 from chalicelib.domain.queues.lanes import LANES
 from chalicelib.domain.validation.schema import MAX_DETAILS, Schema, problems
 from chalicelib.domain.validation.schema_messages import shortened
@@ -153,7 +154,7 @@ def _parse_line(line: str, location: str, found: ProblemCollector, shared: Mappi
     except ValueError as exc:
         if is_first and (other := _other_format(line, exc)):
             raise UnreadableInput(location, f"{other}: {quoted(line)}") from exc
-        found.add(location, f"is not JSON ({_syntax_problem(exc)}): {quoted(line)}")
+        found.add(location, f"{_syntax_problem(exc)}: {quoted(line)}")
         return None
     if is_first and isinstance(item, list):
         message = f"is a JSON list, so the file is one JSON document and not JSON lines: {_AS_JSON}: {quoted(line)}"
@@ -165,7 +166,7 @@ def _parse_line(line: str, location: str, found: ProblemCollector, shared: Mappi
     return _parse_item(item, location, found, shared)
 
 
-_AS_JSON = "send it as application/json, in a file that ends with .json"
+_AS_JSON = "send it as application/json, in a file that ends with .json, or write each row on a line of its own, as jq -c does"
 
 
 def _other_format(line: str, error: ValueError) -> str | None:
@@ -249,10 +250,8 @@ def _load_document(text: str) -> Any:
     """
     try:
         return json_limits.loads(text, json_limits.MAX_ROWS_VALUES)
-    except json_limits.RepeatedName as exc:
-        raise UnreadableInput(exc.path, str(exc)) from exc
     except json_limits.JsonRefused as exc:
-        raise UnreadableInput("", str(exc)) from exc
+        raise UnreadableInput(exc.path, str(exc)) from exc
     except json.JSONDecodeError as exc:
         start = text.rfind("\n", 0, exc.pos) + 1
         line = text[start : start + MAX_QUOTED + 1].partition("\n")[0]
@@ -269,9 +268,10 @@ _AS_LINES = "send it as application/x-ndjson, in a file that ends with .jsonl"
 
 
 def _syntax_problem(error: ValueError) -> str:
+    """Return what is wrong with a text, without the line: it is said beside the message."""
     if not isinstance(error, json.JSONDecodeError):
-        return "it cannot be read"
-    return f"column {error.colno}: {error.msg[:1].lower()}{error.msg[1:]}"
+        return "is not JSON"
+    return describe_json_error(error).replace(f"in line {error.lineno}, column", "in column", 1)
 
 
 def _limit_size(pieces: Iterable[bytes]) -> Iterator[bytes]:

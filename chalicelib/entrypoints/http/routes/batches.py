@@ -10,7 +10,7 @@ from chalicelib.bootstrap import Container
 from chalicelib.domain.auth.identity import Caller, Role
 from chalicelib.domain.batches.batch import Batch
 from chalicelib.domain.errors import Forbidden, TooLarge
-from chalicelib.domain.files.export_formats import FORMATS, render_rows
+from chalicelib.domain.files.export_formats import FORMATS, PLAIN, render_rows
 from chalicelib.domain.ids import checked_delivery_id
 from chalicelib.entrypoints.http.requests import batches as batch_requests
 from chalicelib.entrypoints.http.requests import jobs as job_requests
@@ -47,7 +47,7 @@ def submit(request: ApiRequest) -> ApiResponse:
     prepared = prepare_batch(ctx, caller, reader.options, base_submission(reader.options), reader)
     _check_inputs(ctx, caller, prepared)
     if reader.options.dry_run:
-        return ApiResponse(body=batch_responses.estimate(estimate_batch(ctx, caller, prepared), now))
+        return ApiResponse(body=batch_responses.estimate(estimate_batch(ctx, caller, prepared), now, reader.prompt_column))
     return _accepted(ctx, submit_batch(ctx, caller, prepared, idempotent).batch, replayed=False)
 
 
@@ -86,12 +86,14 @@ def export(request: ApiRequest, batch_id: str) -> ApiResponse:
     413 if the output is too large for this route.
     """
     ctx, kind = request.container, batch_requests.choice(request, "format", batch_requests.FORMATS, "json")
+    style = batch_requests.csv_style(request)
     view = _view(request, ctx, batch_id)
     envelope = {"success": True, **batch_responses.in_list(view, ctx.clock.now())}
-    text = "".join(render_rows(_lines(ctx, view.batch), "csv" if kind == "csv" else "json", envelope=envelope))
+    text = "".join(render_rows(_lines(ctx, view.batch), "csv" if kind == "csv" else "json", envelope=envelope, style=style))
     if view.batch.total <= MAX_INLINE_ROWS and fits(text):
         return ApiResponse(body=text, headers={"Content-Type": FORMATS[kind]})
-    name = f"export-{view.batch.version}-{view.counts.version}.{kind}"
+    written = "" if style == PLAIN else f"-{ord(style.delimiter)}-{'bom' if style.bom else 'plain'}"
+    name = f"export-{view.batch.version}-{view.counts.version}{written}.{kind}"
     location = ctx.batch_rows.put_export(view.batch.tenant, view.batch.id, name, text, FORMATS[kind])
     return ApiResponse(status=307, body={"batch_id": view.batch.id, "location": location}, headers={"Location": location})
 
