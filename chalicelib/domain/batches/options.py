@@ -43,7 +43,7 @@ PROPERTIES: dict[str, Schema] = {
     "dry_run": {"type": ["boolean", "null"]},
     "webhook_url": {"type": ["string", "null"], "minLength": 1, "maxLength": MAX_URL_LENGTH},
     "notify": {"type": ["array", "null"], "maxItems": MAX_RECIPIENTS, "items": {"type": "string", "minLength": 1, "maxLength": 320}},
-    "delimiter": {"type": ["string", "null"], "pattern": f'^({"|".join(DELIMITERS)}|[^"\\r\\n])$'},
+    "delimiter": {"type": ["string", "null"], "pattern": f'^({"|".join(DELIMITERS)}|[^"\\r\\n\0])$'},
 }
 OPTIONS_SCHEMA: Schema = {"type": "object", "properties": PROPERTIES, "additionalProperties": False}
 _COPIED_OPTIONS = (  # taken over unchanged, apart from types

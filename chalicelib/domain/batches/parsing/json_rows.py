@@ -189,17 +189,17 @@ def _is_json(text: str) -> bool:
 
 def _parse_item(item: Any, location: str, found: ProblemCollector, shared: Mapping[str, Any] | None) -> ParsedRow | None:
     """Return the row of a valid item; None after adding a contradiction in it to `found`."""
+    given = [] if isinstance(item, str) else [name for name in (*CONTENT_FIELDS, BODY) if item.get(name) is not None]
+    if shared and given in ([], *([name] for name in CONTENT_FIELDS)):
+        found.add(location, f"has no `{BODY}`, but the first row has one, with the config of all rows")
+        return None
     if isinstance(item, str):
         return ParsedRow(location, Row(number=0, prompt=item, values=dict.fromkeys(PROMPT_NAMES, item)), "")
-    given = [name for name in (*CONTENT_FIELDS, BODY) if item.get(name) is not None]
     if len(given) > 1:
         found.add(f"{location}.{given[1]}", f"cannot be given together with {given[0]}: they are the same field")
         return None
     if item.get("id") is not None and item.get("custom_id") not in (None, item["id"]):
         found.add(f"{location}.custom_id", "cannot be given together with id: they are the same field")
-        return None
-    if shared and given != [BODY]:
-        found.add(f"{location}.{BODY}", "is missing, but the first row has one, with the config of all rows")
         return None
     if given == [BODY]:
         content = body_prompt(item, location, shared, found)
