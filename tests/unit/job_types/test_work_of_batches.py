@@ -87,6 +87,39 @@ def test_an_imported_file_becomes_a_batch_with_the_given_options() -> None:
     assert world.provider.requests == []
 
 
+@pytest.mark.parametrize(
+    ("kind", "data", "options", "prompts"),
+    [
+        ("application/vnd.ms-excel", b"sep=;\r\nPrompt;Ort\r\nHallo, du;K\xc3\xb6ln\r\n", {}, ["Hallo, du"]),
+        ("text/csv", b"prompt~b\nx,y~z\n", {"delimiter": "~"}, ["x,y"]),
+        (
+            "multipart/form-data; boundary=b",
+            b'--b\r\nContent-Disposition: form-data; name="file"; filename="a.csv"\r\n\r\nprompt\nJanuary\n\r\n'
+            b'--b\r\nContent-Disposition: form-data; name="file"; filename="b.txt"\r\n\r\nFebruary\r\n--b--\r\n',
+            {},
+            ["January", "February"],
+        ),
+        (
+            "application/x-ndjson",
+            b'{"custom_id": "1", "method": "POST", "url": "/v1/responses", "body": {"model": "gpt-4.1", "input": "Hi"}}\n',
+            {},
+            ["Hi"],
+        ),
+    ],
+)
+def test_a_file_of_any_kind_that_a_request_takes_is_imported(kind: str, data: bytes, options: dict[str, Any], prompts: list[str]) -> None:
+    world = World()
+    put_upload(world, data, kind)
+    import_job(world, **options)
+
+    world.deliver()
+
+    (batch,) = batches_of(world)
+    rows = world.container.batch_rows.get_part("acme", batch.id, 0)
+    assert [row.prompt for row in rows or ()] == prompts
+    assert batch.model == ("gpt-4.1" if "ndjson" in kind else "gpt-4o-mini")
+
+
 @pytest.mark.parametrize("seconds", [number / 4 + 0.1 for number in range(36)])
 def test_an_import_creates_one_batch_wherever_its_worker_is_killed(seconds: float) -> None:
     """The batch has all rows, each once."""

@@ -18,7 +18,7 @@ from chalicelib.domain.batches.parsing.csv_records import (
     split_line,
 )
 from chalicelib.domain.batches.parsing.line_splitter import lines
-from chalicelib.domain.batches.parsing.problems import PROMPT_NAMES, ParsedRow, ProblemCollector, UnreadableInput, quoted
+from chalicelib.domain.batches.parsing.problems import LINE_ENDS_LOST, PROMPT_NAMES, ParsedRow, ProblemCollector, UnreadableInput, quoted
 from chalicelib.domain.batches.row import Row
 from chalicelib.domain.queues.lanes import LANES
 from chalicelib.domain.template import match_names, name_key, names, trimmed
@@ -51,14 +51,17 @@ def csv_rows(
             yield ParsedRow(record.location, row, header.content, header.asked)
 
 
-def _real_header(records: Iterator[Record]) -> str | None:
-    """Return the line of the first record that has a prompt column, if it is near."""
+def _advice(following: Iterator[Record]) -> str:
+    """Return what to do about a header without a prompt column: there may be a real one below it, or no lines at all."""
+    needed = f"it needs a column `prompt` (or {', '.join(PROMPT_COLUMNS[1:])}); `id`, `priority` and any other columns are optional"
+    is_alone = True
     with suppress(UnreadableInput):
-        for record in islice(records, MAX_TITLE_LINES):
+        for record in islice(following, MAX_TITLE_LINES):
+            is_alone = False
             line = record.line[:DETECTED_LENGTH]
             if has_prompt_column(split_line(line, detect_delimiter(line))):
-                return record.location
-    return None
+                return f"{record.location} looks like the header: remove the lines above it"
+    return f"{needed}. There is no other line: {LINE_ENDS_LOST}" if is_alone else needed
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +100,7 @@ class Header:
         header = cls._from_names(tuple(trimmed(cell) for cell in first.cells), first)
         asked = {name_key(name) for name in names(options.prompt_template or "")}
         if header.prompt is None and (options.prompt_template is None or asked & set(PROMPT_NAMES)):
-            raise UnreadableInput(first.location, header._missing_prompt_message(first, _real_header(following)))
+            raise UnreadableInput(first.location, header._missing_prompt_message(first, _advice(following)))
         used = names(match_names(options.prompt_template or "", header.known))
         for name in used:
             if name not in header.known:
@@ -122,13 +125,8 @@ class Header:
         prompt_names = () if prompt is None else tuple(name for name in PROMPT_NAMES if name not in keys)
         return cls(written, columns, prompt, row_id, priority, prompt_names)
 
-    def _missing_prompt_message(self, first: Record, real: str | None) -> str:
+    def _missing_prompt_message(self, first: Record, advice: str) -> str:
         columns = ", ".join(shortened(name, 40) for _, name in self.columns[:10])
-        advice = (
-            f"{real} looks like the header: remove the lines above it"
-            if real is not None
-            else f"it needs a column `prompt` (or {', '.join(PROMPT_COLUMNS[1:])}); `id`, `priority` and any other columns are optional"
-        )
         return (
             f"has no column `prompt`, only {columns or 'columns without a name'}. "
             f"The first line with text is taken for the header, here {quoted(first.line)}; {advice}"

@@ -12,6 +12,7 @@ from chalicelib.domain.batches.options import MAX_ROWS, PROPERTIES
 from chalicelib.domain.batches.parsing.line_splitter import lines, numbered_lines
 from chalicelib.domain.batches.parsing.openai_lines import URLS, body_prompt, shared_config
 from chalicelib.domain.batches.parsing.problems import (
+    LINE_ENDS_LOST,
     MAX_QUOTED,
     PROMPT_NAMES,
     ParsedRow,
@@ -174,6 +175,8 @@ def _other_format(line: str, error: ValueError) -> str | None:
     text = line.rstrip()
     if text.endswith(",") and _is_json(text[:-1]):
         return "ends with a comma: JSON lines have no commas between them; remove those at the ends of the lines"
+    if isinstance(error, json.JSONDecodeError) and error.msg == "Extra data" and text[error.pos : error.pos + 1] in ("{", "["):
+        return f"has several values: {LINE_ENDS_LOST}"
     if isinstance(error, json.JSONDecodeError) and error.pos >= len(text) and text[:1] in ("{", "["):
         return f"is the beginning of a value that goes on in other lines, so the file is one JSON document and not JSON lines: {_AS_JSON}"
     return None

@@ -12,6 +12,9 @@ from chalicelib.domain.validation.schema import MAX_DETAILS
 PROMPT_NAMES = ("input", "prompt")  # the names by which a template refers to the content of a row
 
 
+LINE_ENDS_LOST = "each row stands on a line of its own; send a file with curl --data-binary, because -d removes its line ends"
+    "each row stands on a line of its own; if the file has lines, send it with curl --data-binary, because -d removes line ends"
+)
 MAX_QUOTED = 80  # characters of a line in a message
 
 

@@ -298,6 +298,13 @@ class TestJson:
         assert place == "line 2"
         assert 'looks like JSON lines: send it as application/x-ndjson, in a file that ends with .jsonl: `{"prompt":"b"}`' in message
 
+    @pytest.mark.parametrize(
+        ("content_type", "data"),
+        [(LINES, '{"id":"a","prompt":"x"}{"id":"b","prompt":"y"}'), (CSV, "id,prompt1,Say hello2,Say bye")],
+    )
+    def test_rows_without_line_ends_get_the_hint_at_curl(self, content_type: str, data: str) -> None:
+        assert "--data-binary" in refused(content_type, data)["line 1"]
+
     def test_wrong_line_is_quoted(self) -> None:
         assert '`{"prompt":"b" "id":1}`' in refused(LINES, '"a"\n{"prompt":"b" "id":1}\n')["line 2"]
 
