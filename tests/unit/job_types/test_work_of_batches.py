@@ -31,6 +31,8 @@ BOB = Caller(tenant="acme", user="bob", role=Role.USER, key_id="key_3", key_hash
 MALLORY = Caller(tenant="other", user="alice", role=Role.USER, key_id="key_4", key_hash="hash4")
 CSV = b"id,prompt,language\n" + b"".join(b"r%d,Say %d.,Italian\n" % (number, number) for number in range(600))
 
+FORM = b'--b\r\nContent-Disposition: form-data; name="file"; filename="%s"\r\n\r\n%s\r\n'
+
 
 def put_upload(world: World, data: bytes = CSV, kind: str = "text/csv", caller: Caller = ALICE) -> str:
     """Store a file through the signed link of an upload."""
@@ -94,8 +96,7 @@ def test_an_imported_file_becomes_a_batch_with_the_given_options() -> None:
         ("text/csv", b"prompt~b\nx,y~z\n", {"delimiter": "~"}, ["x,y"]),
         (
             "multipart/form-data; boundary=b",
-            b'--b\r\nContent-Disposition: form-data; name="file"; filename="a.csv"\r\n\r\nprompt\nJanuary\n\r\n'
-            b'--b\r\nContent-Disposition: form-data; name="file"; filename="b.txt"\r\n\r\nFebruary\r\n--b--\r\n',
+            FORM % (b"a.csv", b"prompt\nJanuary\n") + FORM % (b"b.txt", b"February") + b"--b--\r\n",
             {},
             ["January", "February"],
         ),

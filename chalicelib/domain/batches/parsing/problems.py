@@ -13,8 +13,6 @@ PROMPT_NAMES = ("input", "prompt")  # the names by which a template refers to th
 
 
 LINE_ENDS_LOST = "each row stands on a line of its own; send a file with curl --data-binary, because -d removes its line ends"
-    "each row stands on a line of its own; if the file has lines, send it with curl --data-binary, because -d removes line ends"
-)
 MAX_QUOTED = 80  # characters of a line in a message
 
 
