@@ -119,9 +119,9 @@ BODIES: dict[str, Hostile] = {
     "a csv row of a million columns": Hostile(
         lambda: filled("prompt,b\nx", ",y", "\n"), "/batches", CSV, says="columns; the maximum is 256"
     ),
-    "a csv of blanks around quotes": Hostile(lambda: filled("prompt,b\nx", ', "" ,"" ', "\n"), "/batches", CSV, 202),
+    "a csv of blanks around quotes": Hostile(lambda: filled("prompt,b\nx", ', "" ,"" ', "\n"), "/batches", CSV, says="closing quote"),
     "a csv of quotes that are not closed": Hostile(lambda: filled("prompt,b\nx", ', ""a, "', "\n"), "/batches", CSV, says="line 2"),
-    "a line for the delimiter that does not end": Hostile(lambda: filled("sep=;", "\t", "x\n"), "/batches", CSV, says="no column"),
+    "a line for the delimiter that does not end": Hostile(lambda: filled("sep=;", "\t", "x\n"), "/batches", CSV, says="columns"),
     "lines with the same field many times": Hostile(
         lambda: filled("", "{" + ",".join(['"prompt":1'] * 9_000) + "}\n", ""), "/batches", LINES, says="twice"
     ),

@@ -155,7 +155,9 @@ class AroundQuotes:
         if not self._suspicion.search(line):
             return line
         end, kept, copied, field = len(line.rstrip("\r\n")), list[str](), 0, 0
-        while field <= end:
+        for _ in range(MAX_COLUMNS + 1):  # a record with more fields is refused anyway
+            if field > end:
+                break
             begin = field if within_quotes else self._end_of_blanks(line, field)
             if not within_quotes and line[begin : begin + 1] != '"':
                 field = (line.find(self._delimiter, field) + 1) or end + 1
