@@ -99,6 +99,7 @@ def print_dry_run(answer: Batch) -> None:
     output.print_fields(
         [
             ("rows", answer.get("count")),
+            ("asked", f"the column {answer['prompt_column']}" if answer.get("prompt_column") else None),
             ("cost", f"about {expected}, at most {maximum}" if expected and maximum else expected),
             ("estimated", f"from {sample_size} of the rows" if sample_size else None),
             ("duration", output.duration(answer.get("estimated_duration_seconds"))),

@@ -23,7 +23,6 @@ from infra.local.reach import cloud_of
 from infra.local.up import NotHealthy
 from infra.local.up import up as start_local
 from infra.local.watch import watch as watch_sources
-from infra.naming import STAGES
 from infra.openai_address import AddressRefused, check_api
 from infra.openai_key import checked_openai_key, put_openai_credentials
 

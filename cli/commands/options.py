@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -80,6 +80,12 @@ ParallelLimit = Annotated[int | None, typer.Option(help="How many rows may run a
 FailureTolerance = Annotated[
     float | None, typer.Option(help="The share of rows, 0 to 1, that may fail before the rest is cancelled.", show_default=False)
 ]
-Delimiter = Annotated[str | None, typer.Option(help="The CSV delimiter: comma, semicolon or tab.", show_default=False)]
+Delimiter = Annotated[
+    str | None, typer.Option(help="The CSV delimiter: comma, semicolon, tab, pipe, or the character.", show_default=False)
+]
+AsWhat = Annotated[
+    Literal["rows", "prompts"] | None,
+    typer.Option("--as", help="Take the rows of all files, or each file as one prompt.", show_default="rows of tables"),
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only show the rows and the cost; submit nothing.")]
 Monitor = Annotated[bool, typer.Option("--monitor", help="Watch the batch until it ends.")]

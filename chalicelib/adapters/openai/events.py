@@ -172,7 +172,7 @@ def _failure(response: Mapping[str, Any]) -> AttemptFailed:
 
 def _parse(data: bytes) -> dict[str, Any]:
     try:
-        event = json_limits.loads(data, json_limits.MAX_ANSWER_VALUES)
+        event = json_limits.loads(data, json_limits.MAX_ANSWER_VALUES, unique_names=False)
     except ValueError as exc:
         raise StreamMalformed from exc
     if not isinstance(event, dict):

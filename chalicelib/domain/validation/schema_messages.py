@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 from typing import Any
 
-from chalicelib.domain.text import repair_surrogates
+from chalicelib.domain.text import repair_surrogates, visible
 
 MAX_CHOICES = 12  # alternatives that a message names
 NOUNS = {
@@ -50,13 +50,14 @@ def describe_unknown_field(name: str, known: Sequence[str]) -> str:
 def shortened(value: Any, limit: int = 60, *, quoted: bool = True) -> str:
     """Return enough of the value to recognise it, as JSON.
 
-    Lists and objects are only described, because they may be large.
+    Lists and objects are only described, because they may be large. Invisible characters are
+    written as in JSON.
     """
     if isinstance(value, dict | list | tuple):
         return _size("an object with", len(value), "field") if isinstance(value, dict) else _size("a list of", len(value), "item")
     if isinstance(value, str):
         short = repair_surrogates(value if len(value) <= limit else value[:limit] + "…")
-        return json.dumps(short, ensure_ascii=False) if quoted else short
+        return visible(json.dumps(short, ensure_ascii=False) if quoted else short)
     if isinstance(value, int) and not isinstance(value, bool) and abs(value) >= 10**limit:
         return f"a whole number of more than {limit} digits"
     return json.dumps(value, default=lambda other: f"a {type(other).__name__}")

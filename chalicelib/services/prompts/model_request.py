@@ -95,7 +95,7 @@ def _json_of(text: str, last_message_at: int, rules: dict[str, Any], *, keep: bo
     """
     for part in dict.fromkeys((text[last_message_at:].strip(), text)):
         try:
-            return json_limits.loads(part, json_limits.MAX_ANSWER_VALUES)
+            return json_limits.loads(part, json_limits.MAX_ANSWER_VALUES, unique_names=False)
         except json_limits.JsonRefused:
             raise
         except ValueError:

@@ -45,13 +45,14 @@ QUERY: dict[str, Schema] = {
     "upload_id": _UPLOAD_ID,
     "detailed": {"type": "boolean", "description": "Include a page of rows."},
     "format": {"enum": ["json", "csv"], "default": "json"},
+    "bom": {"type": "boolean", "default": False, "description": "Begin CSV with a byte order mark, by which Excel knows UTF-8."},
 }
 
 PARAMETERS: dict[str, tuple[str, ...]] = {
     "POST /batches": ("Idempotency-Key", *PROPERTIES, "upload_id"),
     "GET /batches": ("tenant", "limit", "cursor"),
     "GET /batches/{batch_id}": ("tenant", "detailed", "limit", "cursor", "wait", "If-None-Match"),
-    "GET /batches/{batch_id}/export": ("tenant", "format", "wait", "If-None-Match"),
+    "GET /batches/{batch_id}/export": ("tenant", "format", "delimiter", "bom", "wait", "If-None-Match"),
     "GET /batches/{batch_id}/deliveries": ("tenant",),
     "POST /batches/{batch_id}/deliveries/{delivery_id}/retry": ("tenant",),
     "POST /batches/{batch_id}/retry-failed": ("tenant", "Idempotency-Key"),

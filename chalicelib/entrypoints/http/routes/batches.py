@@ -9,9 +9,8 @@ from chalice import Blueprint
 from chalicelib.bootstrap import Container
 from chalicelib.domain.auth.identity import Caller, Role
 from chalicelib.domain.batches.batch import Batch
-from chalicelib.domain.batches.parsing.reader import CONTENT_TYPES
 from chalicelib.domain.errors import Forbidden, TooLarge
-from chalicelib.domain.files.export_formats import FORMATS, render_rows
+from chalicelib.domain.files.export_formats import FORMATS, PLAIN, render_rows
 from chalicelib.domain.ids import checked_delivery_id
 from chalicelib.entrypoints.http.requests import batches as batch_requests
 from chalicelib.entrypoints.http.requests import jobs as job_requests
@@ -36,7 +35,7 @@ MAX_INLINE_ROWS = 500  # a larger export becomes an object, and the response a l
 MAX_EXPORT_CHARACTERS = 24_000_000  # of all outputs, limited by the function's memory; the job type `export` writes in parts instead
 
 
-@endpoint(blueprint, "POST", "/batches", Role.USER, accepts=tuple(CONTENT_TYPES))
+@endpoint(blueprint, "POST", "/batches", Role.USER, accepts=("*/*",))
 def submit(request: ApiRequest) -> ApiResponse:
     """Submit a batch as JSON, CSV or plain text; with `dry_run`, only estimate it."""
     ctx, caller, idempotent = request.container, request.caller, batch_requests.idempotent_request(request)
@@ -48,7 +47,7 @@ def submit(request: ApiRequest) -> ApiResponse:
     prepared = prepare_batch(ctx, caller, reader.options, base_submission(reader.options), reader)
     _check_inputs(ctx, caller, prepared)
     if reader.options.dry_run:
-        return ApiResponse(body=batch_responses.estimate(estimate_batch(ctx, caller, prepared), now))
+        return ApiResponse(body=batch_responses.estimate(estimate_batch(ctx, caller, prepared), now, reader.prompt_column))
     return _accepted(ctx, submit_batch(ctx, caller, prepared, idempotent).batch, replayed=False)
 
 
@@ -87,12 +86,14 @@ def export(request: ApiRequest, batch_id: str) -> ApiResponse:
     413 if the output is too large for this route.
     """
     ctx, kind = request.container, batch_requests.choice(request, "format", batch_requests.FORMATS, "json")
+    style = batch_requests.csv_style(request)
     view = _view(request, ctx, batch_id)
     envelope = {"success": True, **batch_responses.in_list(view, ctx.clock.now())}
-    text = "".join(render_rows(_lines(ctx, view.batch), "csv" if kind == "csv" else "json", envelope=envelope))
+    text = "".join(render_rows(_lines(ctx, view.batch), "csv" if kind == "csv" else "json", envelope=envelope, style=style))
     if view.batch.total <= MAX_INLINE_ROWS and fits(text):
         return ApiResponse(body=text, headers={"Content-Type": FORMATS[kind]})
-    name = f"export-{view.batch.version}-{view.counts.version}.{kind}"
+    written = "" if style == PLAIN else f"-{ord(style.delimiter)}-{'bom' if style.bom else 'plain'}"
+    name = f"export-{view.batch.version}-{view.counts.version}{written}.{kind}"
     location = ctx.batch_rows.put_export(view.batch.tenant, view.batch.id, name, text, FORMATS[kind])
     return ApiResponse(status=307, body={"batch_id": view.batch.id, "location": location}, headers={"Location": location})
 
