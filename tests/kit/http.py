@@ -95,7 +95,9 @@ class Api:
         sent = {"content-type": "application/json", **{name.replace("_", "-"): value for name, value in headers.items()}}
         if token:
             sent["authorization"] = f"Bearer hr_{token}"
-        query = dict(parse_qsl(parts.query, keep_blank_values=True))
+        query: dict[str, list[str]] = {}
+        for name, value in parse_qsl(parts.query, keep_blank_values=True):
+            query.setdefault(name, []).append(value)
         event = {
             "requestContext": {
                 "resourcePath": resource,
@@ -110,8 +112,8 @@ class Api:
             "httpMethod": method,
             "headers": sent,
             "multiValueHeaders": {name: [value] for name, value in sent.items()},
-            "queryStringParameters": query or None,
-            "multiValueQueryStringParameters": {name: [value] for name, value in query.items()} or None,
+            "queryStringParameters": {name: values[-1] for name, values in query.items()} or None,
+            "multiValueQueryStringParameters": query or None,
             "pathParameters": values or None,
             "stageVariables": None,
             "body": raw if raw is not None else (None if body is None else json.dumps(body)),
@@ -139,11 +141,16 @@ class Api:
         return self.container.jobs.records[job_id]
 
     def _match(self, path: str) -> tuple[str, dict[str, str]]:
+        best = self.find_route(path)
+        assert best is not None, f"app.py has no route for {path}, so API Gateway would not call it"
+        return best
+
+    def find_route(self, path: str) -> tuple[str, dict[str, str]] | None:
+        """The route for a path and the values of its parameters, None if there is none."""
         best: tuple[str, dict[str, str]] | None = None
         for route in self.app.routes:
             pattern = re.sub(r"\{(\w+)\}", r"(?P<\1>[^/]+)", route)
             found = re.fullmatch(pattern, path)
             if found and (best is None or len(found.groupdict()) < len(best[1])):
                 best = route, found.groupdict()
-        assert best is not None, f"app.py has no route for {path}, so API Gateway would not call it"
         return best

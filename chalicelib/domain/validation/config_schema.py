@@ -29,19 +29,23 @@ MAX_DURABLE_TIMEOUT = 86_400  # seconds; a durable attempt is handed over betwee
 PRIORITY: Schema = {"enum": list(LANES)}
 NAME: Schema = {"type": "string", "minLength": 1, "maxLength": 128}
 
+_PLAIN = {"json_object": "json", "text": "text"}  # formats that OpenAI writes as an object, and that are a word here
 RESPONSE_FORMAT: Schema = {
     "anyOf": [
         {"enum": ["text", "json"]},
         closed(
             {
-                "type": {"const": "json_schema"},
+                "type": {"const": "json_schema", "x-instead": {kind: f'write `response_format: "{name}"`' for kind, name in _PLAIN.items()}},
                 "name": {"type": "string", "pattern": "^[a-zA-Z0-9_-]{1,64}$"},
                 "schema": {"type": "object"},
                 "strict": {"type": "boolean"},
                 "json_schema": {"type": "object", "required": ["schema"], "properties": {"schema": {"type": "object"}}},
             },
             required=["type"],
-            anyOf=[{"required": ["schema"]}, {"required": ["json_schema"]}],
+            **{
+                "if": {"properties": {"type": {"const": "json_schema"}}},
+                "then": {"anyOf": [{"required": ["schema"]}, {"required": ["json_schema"]}]},
+            },
         ),
     ]
 }

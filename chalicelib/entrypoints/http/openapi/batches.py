@@ -47,16 +47,11 @@ QUERY: dict[str, Schema] = {
     "format": {"enum": ["json", "csv"], "default": "json"},
 }
 
-PARAMETERS: dict[str, tuple[str, ...]] = {
-    "POST /batches": ("Idempotency-Key", *PROPERTIES, "upload_id"),
-    "GET /batches": ("tenant", "limit", "cursor"),
-    "GET /batches/{batch_id}": ("tenant", "detailed", "limit", "cursor", "wait", "If-None-Match"),
-    "GET /batches/{batch_id}/export": ("tenant", "format", "wait", "If-None-Match"),
-    "GET /batches/{batch_id}/deliveries": ("tenant",),
-    "POST /batches/{batch_id}/deliveries/{delivery_id}/retry": ("tenant",),
-    "POST /batches/{batch_id}/retry-failed": ("tenant", "Idempotency-Key"),
-    "DELETE /batches/{batch_id}": ("tenant",),
-    "POST /batches/{batch_id}/recount": ("tenant",),
+REQUEST_HEADERS: dict[str, tuple[str, ...]] = {
+    "POST /batches": ("Idempotency-Key",),
+    "GET /batches/{batch_id}": ("If-None-Match",),
+    "GET /batches/{batch_id}/export": ("If-None-Match",),
+    "POST /batches/{batch_id}/retry-failed": ("Idempotency-Key",),
 }
 REQUEST_BODIES: dict[str, str] = {"POST /batches": "BatchSubmission", "POST /batches/{batch_id}/retry-failed": "RetryFailed"}
 REQUEST_SCHEMAS: dict[str, Schema] = {"BatchSubmission": _SUBMISSION, "RetryFailed": _RETRY_FAILED}

@@ -18,9 +18,9 @@ from chalicelib.entrypoints.http.errors import STATUS
 from chalicelib.entrypoints.http.openapi.jobs import (
     HEADERS,
     NON_JSON_BODIES,
-    PARAMETERS,
     QUERY,
     REQUEST_BODIES,
+    REQUEST_HEADERS,
     REQUEST_SCHEMAS,
     RESPONSES,
     STATUS_DESCRIPTIONS,
@@ -34,7 +34,6 @@ Schema = dict[str, Any]
 
 VERSION = "0.1.0"
 GENERAL = "general"  # the job type of a submission that names none
-WITH_BODY = ("POST", "PATCH", "PUT")
 NULL: Schema = {"type": "null"}
 
 
@@ -76,14 +75,14 @@ def _operation(route: Route) -> Schema:
         "tags": [route.path.split("/")[1]],
         "x-least-role": route.role.label if route.role else "public",
         "x-effect": route.effect.value,
-        "parameters": [*_path_parameters(route.path), *(_parameter(parameter) for parameter in PARAMETERS.get(name, ()))],
+        "parameters": [*_path_parameters(route.path), *(_parameter(parameter) for parameter in (*route.query, *REQUEST_HEADERS.get(name, ())))],
         "responses": {**_responses(name), "default": {"$ref": "#/components/responses/Error"}},
     }
     if route.role is None:
         operation["security"] = []
-    elif "ticket" in PARAMETERS.get(name, ()):
+    elif "ticket" in route.query:
         operation["security"] = [{"key": []}, {"ticket": []}]
-    if route.method in WITH_BODY:
+    if route.accepts:
         operation["requestBody"] = _body(REQUEST_BODIES.get(name), NON_JSON_BODIES.get(name, {}))
     return operation
 

@@ -16,25 +16,24 @@ from chalicelib.entrypoints.http.requests import schemas
 from chalicelib.entrypoints.http.responses import jobs as job_responses
 from chalicelib.entrypoints.http.responses import progress as progress_responses
 from chalicelib.entrypoints.http.responses import results as result_responses
-from chalicelib.services.jobs.list_jobs import Filters
 from chalicelib.services.jobs.submit_job import Accepted
 
 Schema = dict[str, Any]
 
-_PAGE = ("limit", "cursor")
-_FILTERS = tuple(Filters.__dataclass_fields__)
 
+EVENT_ID: Schema = {"type": "string", "pattern": r"^[0-9]{1,9}:[0-9]{1,12}(:(v[0-9]{1,9}|end(:[0-9]{1,9})?))?$"}
 QUERY: dict[str, Schema] = {
     **openapi_batches.QUERY,
-    **{name: schema for name, schema in schemas.FILTER.items() if name in _FILTERS},
+    **{name: schema for name, schema in schemas.FILTER.items() if name in schemas.FILTERS},
     "limit": {"type": "integer", "minimum": 1, "maximum": 100, "default": 20},
     "cursor": {"type": "string", "description": "`next_cursor` of the previous page."},
     "wait": {"type": "integer", "minimum": 0, "maximum": 20, "default": 0, "description": "Long polling: seconds to wait for a change."},
-    "include": {"type": "string", "description": "`prompt`: include prompt and input."},
+    "include": {"type": "array", "items": {"enum": ["prompt"]}, "description": "`prompt`: include prompt and input."},
     "attempt": {"type": "integer", "minimum": 0, "description": "The number of an attempt; default: the last one."},
     "offset": {"type": "integer", "minimum": 0, "maximum": LAST_OFFSET, "default": 0, "description": "In Unicode code points."},
     "ticket": {"type": "string", "description": "A stream ticket instead of an API key, for browsers."},
-    "last_event_id": {"type": "string", "description": "Like the header `Last-Event-ID`, for a first request."},
+    "last_event_id": {**EVENT_ID, "description": "Like the header `Last-Event-ID`, for a first request."},
+    "lastEventId": {**EVENT_ID, "description": "The same, as polyfills of EventSource name it."},
     "all": {"type": "boolean"},
     "dry_run": {"type": "boolean"},
 }
@@ -42,25 +41,20 @@ HEADERS: dict[str, Schema] = {
     "Idempotency-Key": {"type": "string", "minLength": 1, "maxLength": 255},
     "If-None-Match": {"type": "string", "description": "An `ETag`: 304 if nothing has changed."},
     "If-Match": {"type": "string", "description": "An `ETag`: 412 if something has changed."},
-    "Last-Event-ID": {"type": "string", "description": "The client's position, as `attempt:offset`."},
+    "Last-Event-ID": {**EVENT_ID, "description": "The client's position, as `attempt:offset`."},
 }
-PARAMETERS: dict[str, tuple[str, ...]] = {
-    **openapi_batches.PARAMETERS,
+# The query parameters are those of `endpoint`.
+REQUEST_HEADERS: dict[str, tuple[str, ...]] = {
+    **openapi_batches.REQUEST_HEADERS,
     "POST /jobs": ("Idempotency-Key",),
-    "GET /jobs": (*_FILTERS, *_PAGE),
-    "GET /jobs/{job_id}": ("include", "wait", "If-None-Match"),
+    "GET /jobs/{job_id}": ("If-None-Match",),
     "PATCH /jobs/{job_id}": ("If-Match",),
-    "GET /jobs/{job_id}/status": ("wait", "If-None-Match"),
-    "GET /jobs/{job_id}/progress": ("wait", "If-None-Match"),
-    "GET /jobs/{job_id}/progress-history": ("attempt",),
-    "GET /jobs/{job_id}/text": ("attempt", "offset", "wait"),
-    "GET /jobs/{job_id}/stream": ("attempt", "offset", "last_event_id", "Last-Event-ID", "ticket"),
+    "GET /jobs/{job_id}/status": ("If-None-Match",),
+    "GET /jobs/{job_id}/progress": ("If-None-Match",),
+    "GET /jobs/{job_id}/stream": ("Last-Event-ID",),
     "POST /jobs/{job_id}/retry": ("Idempotency-Key",),
     "POST /bulk": ("Idempotency-Key",),
-    "GET /bulk/{bulk_id}": ("tenant",),
-    "GET /failed-jobs": (*schemas.FAILED_FILTERS, *_PAGE),
     "POST /failed-jobs/retry": ("Idempotency-Key",),
-    "DELETE /failed-jobs": (*schemas.FAILED_FILTERS, "all", "dry_run"),
 }
 REQUEST_BODIES: dict[str, str] = {
     **openapi_batches.REQUEST_BODIES,
