@@ -204,7 +204,8 @@ def _replace_unreadable(value: Any, path: Path, depth: int, unreadable: list[Det
             refuse("has half a character (an unpaired surrogate)")
         return repaired
     if isinstance(value, float) and not math.isfinite(value):
-        refuse("must be a finite number; this is NaN" if math.isnan(value) else "must be a finite number; this one is infinite or too large")
+        name = "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"  # as JSON parsers write them; 1e999 is infinite too
+        refuse(f"must be a finite number, not {name}")
         return 0
     if isinstance(value, dict | list | tuple):
         if depth >= MAX_DEPTH:

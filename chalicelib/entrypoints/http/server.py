@@ -91,6 +91,7 @@ class Route:
     summary: str
     query: tuple[str, ...] = ()
     accepts: tuple[str, ...] = ()
+    fallback_status: int | None = None  # sent instead of a 5xx response
     effect: Effect = Effect.OWN
 
 
@@ -172,7 +173,10 @@ def endpoint(
         # Chalice would refuse the type of a body that is empty, in one sentence for all routes.
         blueprint.route(path, methods=[method], name=name, content_types=["*/*"])(view)
         summary = (handler.__doc__ or "").strip().split("\n")[0]
-        ROUTES.append(Route(path=path, method=method, role=role, summary=summary, query=query, accepts=types, effect=effect))
+        instead = fallback.status if fallback is not None else None
+        ROUTES.append(
+            Route(path=path, method=method, role=role, summary=summary, query=query, accepts=types, fallback_status=instead, effect=effect)
+        )
         return handler
 
     return register

@@ -11,7 +11,7 @@ from chalicelib.domain.auth.identity import Caller, Role
 from chalicelib.domain.batches.batch import Batch
 from chalicelib.domain.batches.options import PROPERTIES
 from chalicelib.domain.batches.parsing.reader import CONTENT_TYPES
-from chalicelib.domain.errors import Forbidden, TooLarge
+from chalicelib.domain.errors import Detail, Forbidden, InvalidRequest, TooLarge
 from chalicelib.domain.files.export_formats import FORMATS, render_rows
 from chalicelib.domain.ids import checked_delivery_id
 from chalicelib.entrypoints.http.requests import batches as batch_requests
@@ -66,14 +66,14 @@ def listing(request: ApiRequest) -> ApiResponse:
 @endpoint(blueprint, "GET", "/batches/{batch_id}", Role.VIEWER, query=("tenant", "detailed", *PAGE, "wait"))
 def read(request: ApiRequest, batch_id: str) -> ApiResponse:
     """Get a batch and its progress; with `?detailed=true` also its rows."""
-    ctx = request.container
+    ctx, detailed = request.container, _is_detailed(request)
     view = _view(request, ctx, batch_id)
     if view.etag in (job_requests.etags(request) or ()):
         return ApiResponse(status=304, headers={"ETag": view.etag})
     body = batch_responses.batch(view, ctx.clock.now())
-    if job_requests.flag(request, "detailed"):
+    if detailed:
         limit = job_requests.number(request, "limit", PAGE_SIZE, 1, PAGE_SIZE)
-        start = job_requests.number(request, "cursor", 0, 0, view.batch.total)
+        start = job_requests.number(request, "cursor", 0, 0, view.batch.total) if request.query.get("cursor") else 0
         rows = read_rows(ctx, view.batch, start, limit)
         content = request.caller.role >= Role.USER
         following = start + len(rows)
@@ -141,6 +141,18 @@ def recount(request: ApiRequest, batch_id: str) -> ApiResponse:
     """Rebuild the counts of a batch from its rows."""
     ctx = request.container
     return _response(ctx, manage_batch.rebuild_counts(ctx, _own_batch(request, ctx, batch_id)), 200)
+
+
+def _is_detailed(request: ApiRequest) -> bool:
+    """Whether a page of rows is asked for.
+
+    Raises:
+        InvalidRequest: the query has the limits of a page, but does not ask for one.
+    """
+    detailed = job_requests.flag(request, "detailed")
+    if not detailed and (unused := [name for name in PAGE if name in request.query]):
+        raise InvalidRequest(details=tuple(Detail(name, "is only for detailed=true") for name in unused))
+    return detailed
 
 
 def _check_inputs(ctx: Container, caller: Caller, prepared: PreparedBatch) -> None:

@@ -82,9 +82,10 @@ def _position(request: ApiRequest) -> Position | None:
     EventSource sends it in a header; a first request may send it in the query. Polyfills that cannot
     set a header add `lastEventId` to the address of their first request.
     """
-    event_id = request.headers.get("last-event-id") or request.query.get("lastEventId") or request.query.get("last_event_id")
-    if event_id:
-        return Position.parse(event_id)
+    ids = (request.headers.get("last-event-id"), request.query.get("lastEventId"), request.query.get("last_event_id"))
+    positions = [Position.parse(event_id) for event_id in ids if event_id]
+    if positions:
+        return positions[0]
     offset, attempt = job_requests.offset(request), job_requests.attempt(request, 1)
     return Position(attempt, offset) if offset else None
 
