@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any
@@ -86,17 +87,38 @@ class Sender:
 
 
 def send_generated(
-    document: Schema, base_url: str, session: requests.Session, senders: Sequence[Sender], valid: int, invalid: int, *, seed: int = 1
+    document: Schema,
+    base_url: str,
+    session: requests.Session,
+    senders: Sequence[Sender],
+    valid: int,
+    invalid: int,
+    *,
+    left_out: Collection[str] = (),
+    prepare: Callable[[Case], None] = lambda _case: None,
+    at_once: bool = False,
 ) -> Answers:
-    """Send `valid` and `invalid` requests of each operation with each key."""
-    answers, random = Answers(), Random(seed)
+    """Send `valid` and `invalid` requests of each operation with each key.
+
+    Args:
+        left_out: operations that are not sent, such as `GET /jobs`.
+        prepare: changes a request before it is sent.
+        at_once: all keys send it at the same time.
+    """
+    answers, random = Answers(), Random(1)
     schema = openapi.from_dict(_closed(document))
     for result in schema.get_all_operations():
         operation = result.ok()
+        if f"{operation.method.upper()} {operation.path}" in left_out:
+            continue
         for mode, count in ((GenerationMode.POSITIVE, valid), (GenerationMode.NEGATIVE, invalid)):
             for case in _cases(operation, mode, count):
-                for sender in senders:
-                    _send(case, mode, sender, base_url, session, random, answers)
+                prepare(case)
+                requests_made = [_request(case, mode, sender, base_url, random) for sender in senders]
+                with ThreadPoolExecutor(len(senders) if at_once else 1) as threads:
+                    responses = list(threads.map(lambda made: session.request(**made, allow_redirects=False), requests_made))
+                for sender, response in zip(senders, responses, strict=True):
+                    _judge(case, mode, sender, response, answers)
     return answers
 
 
@@ -115,21 +137,26 @@ def _cases(operation: Any, mode: GenerationMode, count: int) -> list[Case]:
     return made
 
 
-def _send(
-    case: Case, mode: GenerationMode, sender: Sender, base_url: str, session: requests.Session, random: Random, answers: Answers
-) -> None:
-    name = f"{case.operation.method.upper()} {case.operation.path}"
-    path_is_valid = case.meta is None or ParameterLocation.PATH not in case.meta.components or (
-        case.meta.components[ParameterLocation.PATH].mode is GenerationMode.POSITIVE
-    )
-    if path_is_valid:  # three of four name something that exists
+def _request(case: Case, mode: GenerationMode, sender: Sender, base_url: str, random: Random) -> dict[str, Any]:
+    """The arguments of `Session.request` for a request with this key."""
+    if _is_valid_path(case):  # three of four name something that exists
         for parameter in case.path_parameters:
             if parameter in sender.ids and random.random() < 0.75:
                 case.path_parameters[parameter] = random.choice(sender.ids[parameter])
     if isinstance(case.body, dict | list) and mode is GenerationMode.POSITIVE:
         case.body = _with_existing_ids(case.body, sender.ids.get("job_id", ()), random)
     case.headers["Authorization"] = sender.authorization
-    response = case.call(base_url=base_url, session=session, allow_redirects=False)
+    made: dict[str, Any] = case.as_transport_kwargs(base_url=base_url)
+    return {**made, "headers": dict(made["headers"])}
+
+
+def _is_valid_path(case: Case) -> bool:
+    components = case.meta.components if case.meta is not None else {}
+    return ParameterLocation.PATH not in components or components[ParameterLocation.PATH].mode is GenerationMode.POSITIVE
+
+
+def _judge(case: Case, mode: GenerationMode, sender: Sender, response: requests.Response, answers: Answers) -> None:
+    name = f"{case.operation.method.upper()} {case.operation.path}"
     answers.total += 1
     about = f"{sender.name}: {name}"
     example = f"{response.status_code} {response.text[:400]!r} to {response.request.url} {str(response.request.body)[:400]}"
