@@ -69,7 +69,9 @@ def test_no_answer_of_the_running_stage_differs_from_the_document(stack: Stack) 
 
     with lifted_limit(stack), requests.Session() as session:
         session.trust_env = False
-        answers = send_generated(document, stack.api_url, session, senders, VALID, INVALID, left_out=LEFT_OUT, prepare=prepare, at_once=True)
+        answers = send_generated(
+            document, stack.api_url, session, senders, VALID, INVALID, left_out=LEFT_OUT, prepare=prepare, at_once=True
+        )
     cancelled = apis["operator"].call("POST", "/bulk", {"action": "cancel", "all": True})
 
     assert cancelled.is_success, cancelled.text

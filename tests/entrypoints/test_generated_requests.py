@@ -22,7 +22,14 @@ from tests.kit.work import work
 ROLES = ("viewer", "user", "operator", "admin", "stage_admin")
 EACH = int(os.environ.get("HEADRACE_GENERATED", "20"))
 # So many of a hundred valid requests have to be accepted; the rest name what does not exist or may not be.
-ACCEPTED = {"POST /jobs": 0.5, "POST /jobs/estimate": 0.5, "POST /batches": 0.5, "POST /bulk": 0.5, "POST /failed-jobs/retry": 0.5, "GET /jobs": 0.5}
+ACCEPTED = {
+    "POST /jobs": 0.5,
+    "POST /jobs/estimate": 0.5,
+    "POST /batches": 0.5,
+    "POST /bulk": 0.5,
+    "POST /failed-jobs/retry": 0.5,
+    "GET /jobs": 0.5,
+}
 
 
 @pytest.fixture(scope="module")

@@ -18,8 +18,8 @@ from jsonschema_rs import validator_for
 
 from chalicelib import bootstrap, job_types
 from chalicelib.domain.validation.schema import schema_problems
-from chalicelib.entrypoints.http.openapi.document import VERSION, document, rebase_refs
 from chalicelib.entrypoints.http.openapi.bodies import REQUEST_BODIES, REQUEST_SCHEMAS
+from chalicelib.entrypoints.http.openapi.document import VERSION, document, rebase_refs
 from chalicelib.entrypoints.http.openapi.parameters import REQUEST_HEADERS
 from chalicelib.entrypoints.http.openapi.responses import RESPONSES
 from chalicelib.entrypoints.http.server import ROUTES

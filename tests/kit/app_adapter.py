@@ -36,7 +36,12 @@ class AppAdapter(BaseAdapter):
         for name, value in parse_qsl(parts.query, keep_blank_values=True, errors="replace"):
             query.setdefault(name, []).append(value)
         event = {
-            "requestContext": {"resourcePath": resource, "httpMethod": request.method, "path": f"/api{parts.path}", "requestId": "request-1"},
+            "requestContext": {
+                "resourcePath": resource,
+                "httpMethod": request.method,
+                "path": f"/api{parts.path}",
+                "requestId": "request-1",
+            },
             "headers": headers,
             "multiValueQueryStringParameters": query or None,
             "pathParameters": {name: unquote(value) for name, value in values.items()} or None,

@@ -125,7 +125,9 @@ def send_generated(
 def _cases(operation: Any, mode: GenerationMode, count: int) -> list[Case]:
     made: list[Case] = []
 
-    @settings(max_examples=count, database=None, deadline=None, derandomize=True, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
+    @settings(
+        max_examples=count, database=None, deadline=None, derandomize=True, phases=[Phase.generate], suppress_health_check=list(HealthCheck)
+    )
     @given(case=operation.as_strategy(generation_mode=mode))
     def make(case: Case) -> None:
         made.append(case)

@@ -89,7 +89,17 @@ class Api:
         self.app: Any = importlib.import_module("app").app
         self.module: Any = importlib.import_module("app")
 
-    def call(self, method: str, url: str, body: Any = None, token: str | None = "user", raw: str | None = None, **headers: str) -> Reply:
+    def call(
+        self,
+        method: str,
+        url: str,
+        body: Any = None,
+        token: str | None = "user",
+        raw: str | None = None,
+        encoded: bool = False,
+        **headers: str,
+    ) -> Reply:
+        """Send a request. `raw` is a body that is not made of JSON; `encoded`: it is base64, as API Gateway passes bytes."""
         parts = urlsplit(url)
         resource, values = self._match(parts.path)
         sent = {"content-type": "application/json", **{name.replace("_", "-"): value for name, value in headers.items()}}
@@ -117,7 +127,7 @@ class Api:
             "pathParameters": values or None,
             "stageVariables": None,
             "body": raw if raw is not None else (None if body is None else json.dumps(body)),
-            "isBase64Encoded": False,
+            "isBase64Encoded": encoded,
         }
         answer = self.app(event, CONTEXT)
         received = {name.lower(): value for name, value in answer["headers"].items()}

@@ -35,7 +35,10 @@ RESPONSE_FORMAT: Schema = {
         {"enum": ["text", "json"]},
         closed(
             {
-                "type": {"const": "json_schema", "x-instead": {kind: f'write `response_format: "{name}"`' for kind, name in _PLAIN.items()}},
+                "type": {
+                    "const": "json_schema",
+                    "x-instead": {kind: f'write `response_format: "{name}"`' for kind, name in _PLAIN.items()},
+                },
                 "name": {"type": "string", "pattern": "^[a-zA-Z0-9_-]{1,64}$"},
                 "schema": {"type": "object"},
                 "strict": {"type": "boolean"},

@@ -17,7 +17,7 @@ from chalicelib.domain.errors import HeadraceError, RateLimited
 from chalicelib.domain.ids import checked_job_id
 from chalicelib.entrypoints.http import access_log, errors
 from chalicelib.entrypoints.http.query import parse_query
-from chalicelib.entrypoints.http.request_body import JSON, MAX_BODY_BYTES, check_json_body, parse_object, refuse_body
+from chalicelib.entrypoints.http.request_body import JSON, check_json_body, parse_object, refuse_body
 from chalicelib.observability import record
 from chalicelib.services.auth.authenticate import authenticate_bearer, authenticate_ticket
 from chalicelib.services.auth.rate_limit import WINDOW_SECONDS, count_requests, seconds_left

@@ -7,13 +7,10 @@ needs the rules.
 
 from __future__ import annotations
 
-from typing import Any
-
 from chalicelib import job_types
 from chalicelib.domain.batches.options import MAX_ROWS, PROPERTIES
 from chalicelib.domain.batches.parsing.json_rows import CONTENT_FIELDS, ITEM
 from chalicelib.domain.batches.parsing.reader import CONTENT_TYPES, JSON
-from chalicelib.domain.files.upload import MAX_BYTES
 from chalicelib.domain.jobs.bulk_operation import ALLOWED, BulkAction
 from chalicelib.domain.jobs.dependencies import MAX_PARENTS
 from chalicelib.domain.jobs.job_type import JobType
@@ -26,7 +23,6 @@ JOB_ID: Schema = {"type": "string", "pattern": "^job_[0-9A-HJKMNP-TV-Z]{26}$"}
 BATCH_ID: Schema = {"type": "string", "pattern": "^batch_[0-9A-HJKMNP-TV-Z]{22}0000$"}
 TIME: Schema = {"type": "string", "format": "date-time"}
 UPLOAD_ID: Schema = {"type": "string", "description": "An upload from `POST /uploads`, instead of rows."}
-_UPLOAD_SIZE: Schema = {**schemas.UPLOAD["properties"]["size"], "maximum": MAX_BYTES}
 _TEXT: Schema = {"type": "string", "pattern": r"\S"}
 _RECIPIENT = r"^(email:[A-Za-z0-9._+-]{1,64}@([A-Za-z0-9]{1,63}\.)+[A-Za-z]{2,63}|slack:[a-z0-9][a-z0-9_-]{0,63})$"
 _RECIPIENTS: Schema = {**schemas.NOTIFY, "items": {"type": "string", "pattern": _RECIPIENT}}
@@ -40,8 +36,14 @@ def _config(left_out: tuple[str, ...] = ()) -> Schema:
     within_a_worker = {"properties": {"timeout": optional({"type": "number", "maximum": MAX_TIMEOUT})}}
     if "durable" in left_out:
         return {**closed(fields), "allOf": [within_a_worker]}
-    kept_by_openai = {"properties": {"openai": {"properties": {"store": {"const": True}}}, "durable": {"const": True}}, "required": ["durable"]}
-    return {**closed(fields), "anyOf": [{"properties": {"durable": {"enum": [False, None]}, **within_a_worker["properties"]}}, kept_by_openai]}
+    kept_by_openai = {
+        "properties": {"openai": {"properties": {"store": {"const": True}}}, "durable": {"const": True}},
+        "required": ["durable"],
+    }
+    return {
+        **closed(fields),
+        "anyOf": [{"properties": {"durable": {"enum": [False, None]}, **within_a_worker["properties"]}}, kept_by_openai],
+    }
 
 
 _CLEARER: Schema = {  # than in the schema that validates
@@ -133,10 +135,15 @@ FAILED: Schema = {
         ),
     ]
 }
-TICKET: Schema = closed({**schemas.TICKET["properties"], "jobs": optional({"type": "array", "minItems": 1, "maxItems": 100, "items": JOB_ID})})
+TICKET: Schema = closed(
+    {**schemas.TICKET["properties"], "jobs": optional({"type": "array", "minItems": 1, "maxItems": 100, "items": JOB_ID})}
+)
 ADDRESSES: Schema = closed(
     {
-        "emails": {**schemas.ADDRESSES["properties"]["emails"], "items": {"type": "string", "format": "email", "minLength": 3, "maxLength": 254}},
+        "emails": {
+            **schemas.ADDRESSES["properties"]["emails"],
+            "items": {"type": "string", "format": "email", "minLength": 3, "maxLength": 254},
+        },
         "slack": {
             **schemas.ADDRESSES["properties"]["slack"],
             "propertyNames": {"pattern": "^[a-z0-9][a-z0-9_-]{0,63}$"},
@@ -213,7 +220,9 @@ REQUEST_SCHEMAS: dict[str, Schema] = {
     "FailedJobs": FAILED,
     "Redrive": schemas.REDRIVE,
     "StreamTicket": TICKET,
-    "Upload": closed({"content_type": optional({"enum": [*CONTENT_TYPES]}), "size": _UPLOAD_SIZE}, required=["size"]),
+    "Upload": closed(
+        {"content_type": optional({"enum": [*CONTENT_TYPES]}), "size": schemas.UPLOAD["properties"]["size"]}, required=["size"]
+    ),
     "CircuitReason": schemas.CIRCUIT,
     "Nothing": schemas.NOTHING,
     "WebhookAddresses": ADDRESSES,

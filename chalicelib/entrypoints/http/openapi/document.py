@@ -26,7 +26,8 @@ from chalicelib.entrypoints.http.openapi.responses import (
     response_headers,
     response_schemas,
 )
-from chalicelib.entrypoints.http.server import JSON, ROUTES, ApiRequest, ApiResponse, Route, endpoint
+from chalicelib.entrypoints.http.request_body import JSON
+from chalicelib.entrypoints.http.server import ROUTES, ApiRequest, ApiResponse, Route, endpoint
 
 blueprint = Blueprint(__name__)
 

@@ -9,7 +9,9 @@ from chalicelib.entrypoints.http.request_body import JSON
 from chalicelib.entrypoints.http.requests import schemas
 from chalicelib.entrypoints.http.requests.jobs import LAST_ATTEMPT
 
-EVENT_ID: Schema = {"type": "string", "pattern": r"^[0-9]{1,9}:[0-9]{1,12}(:(v[0-9]{1,9}|end(:[0-9]{1,9})?))?$"}
+_EVENT_ID = "[0-9]{1,9}:[0-9]{1,12}(:(v[0-9]{1,9}|end(:[0-9]{1,9})?))?"
+EVENT_ID: Schema = {"type": "string", "pattern": f"^{_EVENT_ID}$"}
+EVENT_ID_OR_NONE: Schema = {"type": "string", "pattern": f"^({_EVENT_ID})?$"}
 _AS_JSON = ("config", "options", "notify")  # batch options whose values are JSON in a query
 
 
@@ -36,11 +38,16 @@ QUERY: dict[str, Schema] = {
     "cursor": {"type": "string", "description": "`next_cursor` of the previous page."},
     "wait": {"type": "integer", "minimum": 0, "maximum": 20, "default": 0, "description": "Long polling: seconds to wait for a change."},
     "include": {"type": "array", "items": {"enum": ["prompt"]}, "description": "`prompt`: include prompt and input."},
-    "attempt": {"type": "integer", "minimum": 0, "maximum": LAST_ATTEMPT, "description": "The number of an attempt; default: the last one."},
+    "attempt": {
+        "type": "integer",
+        "minimum": 0,
+        "maximum": LAST_ATTEMPT,
+        "description": "The number of an attempt; default: the last one.",
+    },
     "offset": {"type": "integer", "minimum": 0, "maximum": LAST_OFFSET, "default": 0, "description": "In Unicode code points."},
     "ticket": {"type": "string", "description": "A stream ticket instead of an API key, for browsers."},
-    "last_event_id": {**EVENT_ID, "description": "Like the header `Last-Event-ID`, for a first request."},
-    "lastEventId": {**EVENT_ID, "description": "The same, as polyfills of EventSource name it."},
+    "last_event_id": {**EVENT_ID_OR_NONE, "description": "Like the header `Last-Event-ID`, for a first request."},
+    "lastEventId": {**EVENT_ID_OR_NONE, "description": "The same, as polyfills of EventSource name it."},
     "all": {"type": "boolean"},
     "dry_run": {"type": "boolean"},
 }

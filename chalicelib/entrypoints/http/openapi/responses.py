@@ -145,10 +145,12 @@ _SOMETIMES: dict[str, str] = {
 }
 _TEXT: Schema = {"type": "string"}
 _TEXTS = frozenset(
-    "job_id bulk_id upload_id message_id delivery_id status tenant user currency text url method location ticket secret job_type".split()
-)
-_COUNTS = frozenset("version run offset next_offset length matched skipped failed not_found redriven dropped kept count".split())
-_FLAGS = frozenset("deleted deduplicated truncated delivered forced email_configured dry_run more fallback".split())
+    ["job_id", "bulk_id", "upload_id", "message_id", "delivery_id", "status", "tenant", "user", "currency", "text", "url", "method"]
+) | {"location", "ticket", "secret", "job_type"}
+_COUNTS = frozenset(
+    ["version", "run", "offset", "next_offset", "length", "matched", "skipped", "failed", "not_found", "redriven", "dropped", "kept"]
+) | {"count"}
+_FLAGS = frozenset(["deleted", "deduplicated", "truncated", "delivered", "forced", "email_configured", "dry_run", "more", "fallback"])
 
 _JOB = Job(
     id="",

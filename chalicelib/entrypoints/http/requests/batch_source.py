@@ -9,7 +9,8 @@ from chalicelib.domain import json_limits
 from chalicelib.domain.batches.options import merge_options, options_from_query
 from chalicelib.domain.errors import Detail, InvalidRequest
 from chalicelib.domain.files.upload import BYTES_PER_REQUEST
-from chalicelib.entrypoints.http.server import JSON, ApiRequest, requests_of
+from chalicelib.entrypoints.http.request_body import JSON
+from chalicelib.entrypoints.http.server import ApiRequest, requests_of
 from chalicelib.services.files.uploads import open_upload
 
 NEWLINE, REPLACEMENT = b"\n", "\ufffd".encode()

@@ -7,9 +7,10 @@ from typing import Any
 
 from chalicelib.domain.batches.parsing.reader import BatchReader, read_batch
 from chalicelib.domain.errors import Detail, InvalidRequest, TooLarge
+from chalicelib.entrypoints.http.request_body import JSON, MAX_BODY_BYTES
 from chalicelib.entrypoints.http.requests import jobs as job_requests
 from chalicelib.entrypoints.http.requests.batch_source import batch_source
-from chalicelib.entrypoints.http.server import JSON, MAX_BODY_BYTES, ApiRequest
+from chalicelib.entrypoints.http.server import ApiRequest
 from chalicelib.services.idempotency import IdempotentRequest
 
 ROUTE = "POST /batches"
