@@ -6,6 +6,7 @@ all of its attempts, so the API answers a repeated POST with its first answer.
 
 from __future__ import annotations
 
+import json
 import random
 import time
 import uuid
@@ -115,13 +116,19 @@ class Api:
         import httpx2
 
         url = self.target.api_url + path
+        if body is not None and content is None:
+            # ASCII: the API refuses U+FFFD, which the gateway puts in the place of lost bytes, unless it is written as an escape
+            content, headers = (
+                json.dumps(body, separators=(",", ":"), allow_nan=False).encode(),
+                {"Content-Type": "application/json", **(headers or {})},
+            )
         options: dict[str, Any] = {} if content is None else {"content": content}
         options |= {} if follow_redirects else {"follow_redirects": False}
         params = {name: value for name, value in (query or {}).items() if value is not None}
         all_headers = {**self.headers(), **(headers or {})}
         for attempts_left in reversed(range(MAX_ATTEMPTS)):
             try:
-                response = self._client().request(method, url, params=params, json=body, headers=all_headers, **options)
+                response = self._client().request(method, url, params=params, headers=all_headers, **options)
             except httpx2.TransportError as error:
                 if not attempts_left:
                     raise _unreachable(self.target, error) from error

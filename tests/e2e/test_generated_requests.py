@@ -21,7 +21,7 @@ FUNCTION = "headrace-local"  # the API's
 LIMIT = "HEADRACE_REQUESTS_PER_MINUTE"
 ROLES = ("viewer", "user", "operator", "admin")
 TENANT = "generated"
-VALID, INVALID = 4, 3  # requests of each operation
+VALID, INVALID = 3, 2  # requests of each operation
 LEFT_OUT = (
     "GET /jobs/{job_id}/stream",  # holds a request for twenty seconds where there is nothing to say
     "POST /webhooks/test",  # calls the addresses that were made up
@@ -75,6 +75,6 @@ def test_no_answer_of_the_running_stage_differs_from_the_document(stack: Stack) 
     cancelled = apis["operator"].call("POST", "/bulk", {"action": "cancel", "all": True})
 
     assert cancelled.is_success, cancelled.text
-    assert answers.total > 1_000
+    assert answers.total > 800
     if answers.problems:
         pytest.fail(str(answers), pytrace=False)

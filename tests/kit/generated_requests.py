@@ -95,7 +95,7 @@ def send_generated(
     invalid: int,
     *,
     left_out: Collection[str] = (),
-    prepare: Callable[[Case], None] = lambda _case: None,
+    prepare: Callable[[Case[Any]], None] = lambda _case: None,
     at_once: bool = False,
 ) -> Answers:
     """Send `valid` and `invalid` requests of each operation with each key.
@@ -108,7 +108,7 @@ def send_generated(
     answers, random = Answers(), Random(1)
     schema = openapi.from_dict(_closed(document))
     for result in schema.get_all_operations():
-        operation = result.ok()
+        operation: Any = result.ok()  # type: ignore[union-attr]  # the document is valid
         if f"{operation.method.upper()} {operation.path}" in left_out:
             continue
         for mode, count in ((GenerationMode.POSITIVE, valid), (GenerationMode.NEGATIVE, invalid)):
@@ -122,14 +122,14 @@ def send_generated(
     return answers
 
 
-def _cases(operation: Any, mode: GenerationMode, count: int) -> list[Case]:
-    made: list[Case] = []
+def _cases(operation: Any, mode: GenerationMode, count: int) -> list[Case[Any]]:
+    made: list[Case[Any]] = []
 
     @settings(
         max_examples=count, database=None, deadline=None, derandomize=True, phases=[Phase.generate], suppress_health_check=list(HealthCheck)
     )
     @given(case=operation.as_strategy(generation_mode=mode))
-    def make(case: Case) -> None:
+    def make(case: Case[Any]) -> None:
         made.append(case)
 
     try:
@@ -139,7 +139,7 @@ def _cases(operation: Any, mode: GenerationMode, count: int) -> list[Case]:
     return made
 
 
-def _request(case: Case, mode: GenerationMode, sender: Sender, base_url: str, random: Random) -> dict[str, Any]:
+def _request(case: Case[Any], mode: GenerationMode, sender: Sender, base_url: str, random: Random) -> dict[str, Any]:
     """The arguments of `Session.request` for a request with this key."""
     if _is_valid_path(case):  # three of four name something that exists
         for parameter in case.path_parameters:
@@ -152,12 +152,12 @@ def _request(case: Case, mode: GenerationMode, sender: Sender, base_url: str, ra
     return {**made, "headers": dict(made["headers"])}
 
 
-def _is_valid_path(case: Case) -> bool:
+def _is_valid_path(case: Case[Any]) -> bool:
     components = case.meta.components if case.meta is not None else {}
     return ParameterLocation.PATH not in components or components[ParameterLocation.PATH].mode is GenerationMode.POSITIVE
 
 
-def _judge(case: Case, mode: GenerationMode, sender: Sender, response: requests.Response, answers: Answers) -> None:
+def _judge(case: Case[Any], mode: GenerationMode, sender: Sender, response: requests.Response, answers: Answers) -> None:
     name = f"{case.operation.method.upper()} {case.operation.path}"
     answers.total += 1
     about = f"{sender.name}: {name}"
@@ -177,7 +177,7 @@ def _judge(case: Case, mode: GenerationMode, sender: Sender, response: requests.
             answers.add(f"{about}: refused though valid", f"{refusal} {example}")
 
 
-def _undeclared_headers(case: Case, response: Any) -> Iterator[str]:
+def _undeclared_headers(case: Case[Any], response: Any) -> Iterator[str]:
     definition = case.operation.responses.find_by_status_code(response.status_code)
     declared = {name.lower() for name, _ in definition.headers.items()} if definition is not None else set()
     for header in (name.lower() for name in response.headers):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import importlib
 import itertools
 import json
@@ -78,6 +79,11 @@ class Reply:
         return json.loads(self.text)
 
 
+def _body(sent: str | bytes | None) -> str | None:
+    """The body as API Gateway passes it."""
+    return base64.b64encode(sent).decode() if isinstance(sent, bytes) else sent
+
+
 class Api:
     """`app.py` on the in-memory twins. `call` sends one request as `token`."""
 
@@ -95,11 +101,10 @@ class Api:
         url: str,
         body: Any = None,
         token: str | None = "user",
-        raw: str | None = None,
-        encoded: bool = False,
+        raw: str | bytes | None = None,
         **headers: str,
     ) -> Reply:
-        """Send a request. `raw` is a body that is not made of JSON; `encoded`: it is base64, as API Gateway passes bytes."""
+        """Send a request. `raw` is a body that is not made of JSON; API Gateway passes bytes in base64."""
         parts = urlsplit(url)
         resource, values = self._match(parts.path)
         sent = {"content-type": "application/json", **{name.replace("_", "-"): value for name, value in headers.items()}}
@@ -126,8 +131,8 @@ class Api:
             "multiValueQueryStringParameters": query or None,
             "pathParameters": values or None,
             "stageVariables": None,
-            "body": raw if raw is not None else (None if body is None else json.dumps(body)),
-            "isBase64Encoded": encoded,
+            "body": _body(raw if raw is not None else None if body is None else json.dumps(body)),
+            "isBase64Encoded": isinstance(raw, bytes),
         }
         answer = self.app(event, CONTEXT)
         received = {name.lower(): value for name, value in answer["headers"].items()}

@@ -13,10 +13,12 @@ def whole_numbers(schema: Schema, value: Any) -> Any:
         return int(value) if value.is_integer() and _asks_for_integer(schema) else value
     if isinstance(value, dict):
         rules = {name: rule for part in _parts(schema) for name, rule in part.get("properties", {}).items()}
-        others = next((part["additionalProperties"] for part in _parts(schema) if isinstance(part.get("additionalProperties"), dict)), {})
+        others: Schema = next(
+            (part["additionalProperties"] for part in _parts(schema) if isinstance(part.get("additionalProperties"), dict)), {}
+        )
         return {name: whole_numbers(rules.get(name, others), part) for name, part in value.items()}
     if isinstance(value, list):
-        rule = next((part["items"] for part in _parts(schema) if isinstance(part.get("items"), dict)), {})
+        rule: Schema = next((part["items"] for part in _parts(schema) if isinstance(part.get("items"), dict)), {})
         return [whole_numbers(rule, item) for item in value] if rule else value
     return value
 

@@ -14,7 +14,7 @@ from chalicelib.domain.batches.parsing.reader import CONTENT_TYPES, JSON
 from chalicelib.domain.jobs.bulk_operation import ALLOWED, BulkAction
 from chalicelib.domain.jobs.dependencies import MAX_PARENTS
 from chalicelib.domain.jobs.job_type import JobType
-from chalicelib.domain.validation.config_schema import CONFIG, MAX_TIMEOUT, Schema, closed, optional
+from chalicelib.domain.validation.config_schema import CONFIG, MAX_TIMEOUT, PRIORITY, Schema, closed, optional
 from chalicelib.entrypoints.http.requests import schemas
 from chalicelib.services.jobs.plan_job import MODEL_ONLY_OPTIONS
 
@@ -115,7 +115,7 @@ def _bulk(action: BulkAction) -> list[Schema]:
     fields: Schema = {"action": {"const": action.value}, "dry_run": {"type": "boolean"}}
     required = ["action"]
     if action is BulkAction.SET_PRIORITY:
-        fields, required = {**fields, "priority": schemas.PRIORITY}, [*required, "priority"]
+        fields, required = {**fields, "priority": PRIORITY}, [*required, "priority"]
     rules = {**_FILTER, "status": {"enum": sorted(status.value for status in ALLOWED[action])}}
     narrowing = {**closed(rules), "anyOf": [{"required": [name]} for name in rules if name != "tenant"]}
     return [

@@ -9,6 +9,7 @@ from chalicelib.domain.notifications.recipients import MAX_ADDRESSES, MAX_RECIPI
 from chalicelib.domain.notifications.webhook_url import MAX_URL_LENGTH
 from chalicelib.domain.queues.lanes import JOB_QUEUES
 from chalicelib.domain.validation.config_schema import CONFIG, NAME, PRIORITY, Schema, closed, optional
+from chalicelib.entrypoints.http.query import MAX_LENGTH
 from chalicelib.services.jobs.list_jobs import Filters
 
 TAGS: Schema = {"type": "array", "maxItems": 10, "items": {"type": "string", "minLength": 1, "maxLength": 64}}
@@ -78,7 +79,7 @@ CHANGE: Schema = closed(
     }
 )
 
-SHORT_TEXT: Schema = {"type": "string", "minLength": 1, "maxLength": 255}
+SHORT_TEXT: Schema = {"type": "string", "minLength": 1, "maxLength": MAX_LENGTH}
 FILTER: Schema = {
     "status": {"enum": [status.value for status in Status]},
     "type": SHORT_TEXT,
