@@ -6,6 +6,7 @@ all of its attempts, so the API answers a repeated POST with its first answer.
 
 from __future__ import annotations
 
+import json
 import random
 import ssl
 import time
@@ -118,6 +119,12 @@ class Api:
             Unreachable: the API cannot be reached, or something else answered.
             UsageError: the request cannot be sent, as with text that is not UTF-8.
         """
+        if body is not None and content is None:
+            # ASCII: the API refuses U+FFFD, which the gateway puts in the place of lost bytes, unless it is written as an escape
+            content, headers = (
+                json.dumps(body, separators=(",", ":"), allow_nan=False).encode(),
+                {"Content-Type": "application/json", **(headers or {})},
+            )
         options: dict[str, Any] = {} if content is None else {"content": content}
         options |= {} if follow_redirects else {"follow_redirects": False}
         params = {name: value for name, value in (query or {}).items() if value is not None}
@@ -125,7 +132,7 @@ class Api:
         all_headers = {**self.headers(), **(headers or {})}
         for attempts_left in reversed(range(MAX_ATTEMPTS)):
             try:
-                response = self._send(method, path, params=params, json=body, headers=all_headers, **options)
+                response = self._send(method, path, params=params, headers=all_headers, **options)
             except Unreachable as error:
                 if not attempts_left or not error.may_pass:
                     raise

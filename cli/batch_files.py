@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from cli import output
 from cli.api import Api
-from cli.checks.text_input import problem_of_text, reason, shown
+from cli.checks.text_input import problem_of_text, shown
 from cli.errors import UsageError
 from cli.file_formats import plain_name, read_bytes
 from cli.links import upload
@@ -66,7 +66,6 @@ def read_batch_input(paths: Sequence[Path], glob: str | None, as_what: AsWhat | 
     if not files:
         raise UsageError("There is no file to send.", "Name files, or a folder with --glob '*.sol'.")
     is_one_file = len(paths) == 1 and paths[0].is_file()
-    for name, _ in files:
     if (as_what or _meant(files, is_one_file)) == "rows":
         return _rows_of(files, is_one_file)
     if len(files) > 1 or not is_one_file:

@@ -8,7 +8,8 @@ parsed here; what Headrace itself has stored is not.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
 from itertools import accumulate, chain
 from typing import Any
 
@@ -26,6 +27,8 @@ MAX_PATH_SHOWN = 300
 
 _STRUCTURE = frozenset(b'"[]{},')
 _OTHER_BYTES = bytes(set(range(256)) - _STRUCTURE)
+# A text, which may not end, or where a level begins or ends.
+_TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"?|[][{}]', re.DOTALL)
 _LEVEL_CHANGES = [(byte in b"[{") - (byte in b"]}") for byte in range(256)]
 
 
@@ -63,7 +66,7 @@ def loads(document: str | bytes, max_values: int = MAX_VALUES, *, unique_names: 
     except (json.JSONDecodeError, UnicodeError):
         raise
     except ValueError as exc:
-        raise JsonRefused(f"has a whole number of more than {MAX_DIGITS:,} digits") from exc
+        raise JsonRefused(f"has a whole number of more than {MAX_DIGITS:,} digits", _path_of_long_number(document)) from exc
     if repeated:
         raise _repeated(*repeated[0], value)
     return value
@@ -133,7 +136,41 @@ def _check(encoded: bytes, max_values: int) -> None:
         raise _too_many(values, max_values)
     deepest = max(accumulate(_LEVEL_CHANGES[byte] for byte in structure), default=0)
     if deepest > MAX_LEVELS:
-        raise JsonRefused(f"is nested {deepest:,} levels deep; at most {MAX_LEVELS} are allowed")
+        line, column = _place_of_level(encoded, MAX_LEVELS + 1)
+        place = f"line {line}, column {column}"
+        raise JsonRefused(f"is nested {deepest:,} levels deep; at most {MAX_LEVELS} are allowed, and the next begins in {place}")
+
+
+def _place_of_level(encoded: bytes, level: int) -> tuple[int, int]:
+    """Return line and column, in bytes, of the list or object that begins this level."""
+    depth, place = 0, 0
+    for token in _TOKEN.finditer(encoded):
+        depth += _LEVEL_CHANGES[token[0][0]]
+        if depth == level:
+            place = token.start()
+            break
+    return encoded.count(b"\n", 0, place) + 1, place - encoded.rfind(b"\n", 0, place)
+
+
+def _path_of_long_number(document: str | bytes) -> str:
+    """Return the path of the first whole number with too many digits; empty if it is the document itself."""
+    too_long = object()
+    level: list[tuple[str, Any]] = [("", json.loads(document, parse_int=lambda digits: too_long if len(digits) > MAX_DIGITS else 0))]
+    while level:
+        found = next((path for path, part in level if part is too_long), None)
+        if found is not None:
+            return found[1:]
+        level = [
+            (f"{path}.{step[:80]}", inner)
+            for path, part in level
+            for step, inner in (part.items() if isinstance(part, dict) else _numbered(part) if isinstance(part, list) else ())
+        ]
+    return ""
+
+
+def _numbered(items: list[Any]) -> Iterator[tuple[str, Any]]:
+    """Return the items of a list with their number as text."""
+    return ((str(index), item) for index, item in enumerate(items))
 
 
 def _too_many(values: int, limit: int, about: str = "") -> JsonRefused:

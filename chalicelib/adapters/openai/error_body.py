@@ -130,7 +130,7 @@ def _json_in(text: str) -> object | None:
     if start not in ("{", "["):
         return None
     try:
-        found: object = json_limits.loads(text)
+        found: object = json_limits.loads(text, unique_names=False)
     except ValueError:
         return None
     return found if isinstance(found, Mapping | list) else None

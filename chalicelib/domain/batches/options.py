@@ -14,6 +14,8 @@ from chalicelib.domain.notifications.webhook_url import MAX_URL_LENGTH
 from chalicelib.domain.queues.lanes import LANES, LOW
 from chalicelib.domain.template import names
 from chalicelib.domain.validation.schema import Schema, problems
+from chalicelib.domain.validation.schema_messages import shortened
+from chalicelib.domain.validation.whole_numbers import whole_numbers
 
 MAX_ROWS = 10_000
 MAX_DELAY = 3_600  # seconds
@@ -143,6 +145,7 @@ def parse_options(given: Mapping[str, Any]) -> BatchOptions:
         details.append(Detail("config.priority", f"must be one of {', '.join(LANES)}"))
     if details:
         raise InvalidRequest(details=tuple(details))
+    given = whole_numbers(OPTIONS_SCHEMA, dict(given))
     template = given.get("prompt_template")
     if template is not None and not names(template):
         message = "has no placeholder such as {{input}}, so every prompt would be the same"
@@ -191,5 +194,5 @@ def _resolve_alias(details: list[Detail], name: str, value: Any, alias: str, ali
     Two different values are an error, which is added to `details`.
     """
     if value is not None and alias_value is not None and value != alias_value:
-        details.append(Detail(name, f"is {value!r} but {alias} is {alias_value!r}; they are the same option"))
+        details.append(Detail(name, f"is {shortened(value)} but {alias} is {shortened(alias_value)}; they are the same option"))
     return value if value is not None else alias_value

@@ -30,12 +30,16 @@ PRIORITY: Schema = {"enum": list(LANES)}
 NAME: Schema = {"type": "string", "minLength": 1, "maxLength": 128}
 
 FORMAT_NAME: Schema = {"type": "string", "pattern": "^[a-zA-Z0-9_-]{1,64}$"}
+_PLAIN = {"json_object": "json", "text": "text"}  # formats that OpenAI writes as an object, and that are a word here
 RESPONSE_FORMAT: Schema = {
     "anyOf": [
         {"enum": ["text", "json"]},
         closed(
             {
-                "type": {"const": "json_schema"},
+                "type": {
+                    "const": "json_schema",
+                    "x-instead": {kind: f'write `response_format: "{name}"`' for kind, name in _PLAIN.items()},
+                },
                 "name": FORMAT_NAME,
                 "schema": {"type": "object"},
                 "strict": {"type": "boolean"},
@@ -46,7 +50,10 @@ RESPONSE_FORMAT: Schema = {
                 },
             },
             required=["type"],
-            anyOf=[{"required": ["schema"]}, {"required": ["json_schema"]}],
+            **{
+                "if": {"properties": {"type": {"const": "json_schema"}}},
+                "then": {"anyOf": [{"required": ["schema"]}, {"required": ["json_schema"]}]},
+            },
         ),
     ]
 }

@@ -31,7 +31,7 @@ def candidates(text: str) -> list[Any]:
     found: list[Any] = []
     for document in (fenced[1],) if fenced else ():
         try:
-            return [json_limits.loads(document, json_limits.MAX_ANSWER_VALUES)]
+            return [json_limits.loads(document, json_limits.MAX_ANSWER_VALUES, unique_names=False)]
         except ValueError:
             break
     seen = set()
@@ -49,7 +49,7 @@ def unwrapped(value: Any) -> Iterator[Any]:
     """Yield what a value may be a wrapping of: JSON as text, an object of one field, a list of one."""
     if isinstance(value, str):
         try:
-            yield json_limits.loads(value, json_limits.MAX_ANSWER_VALUES)
+            yield json_limits.loads(value, json_limits.MAX_ANSWER_VALUES, unique_names=False)
         except ValueError:
             return
     elif isinstance(value, dict | list) and len(value) == 1:
@@ -68,7 +68,7 @@ def _documents(text: str) -> Iterator[Any]:
         if end is None:
             continue
         try:
-            value = json_limits.loads(text[start:end], json_limits.MAX_ANSWER_VALUES)
+            value = json_limits.loads(text[start:end], json_limits.MAX_ANSWER_VALUES, unique_names=False)
         except ValueError:
             continue
         yield value

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from chalicelib.domain.auth.identity import Caller, Role
@@ -22,6 +22,7 @@ from chalicelib.domain.template import names_within
 from chalicelib.domain.validation.config_schema import MAX_TIMEOUT
 from chalicelib.domain.validation.schema import problems, schema_problems
 from chalicelib.domain.validation.strict_schema import strict_problems
+from chalicelib.domain.validation.whole_numbers import whole_numbers
 from chalicelib.ports import Prices
 from chalicelib.services.prompts.model_request import instructions
 from chalicelib.services.prompts.render import MAX_PROMPT_BYTES, render_prompt
@@ -82,6 +83,7 @@ def plan_job(
         details.append(Detail("user", "only an operator may submit on behalf of another user"))
     if details:
         raise InvalidRequest(details=tuple(details))
+    submission = _with_whole_numbers(kind, submission)
     spec = JobSpec(
         prompt=render_prompt(kind, _content(submission), submission.options),
         config=resolve_config(kind, submission),
@@ -104,6 +106,11 @@ def plan_job(
         dedupe_key=submission.dedupe_key or _derived_dedupe_key(kind, submission),
         estimate=_estimate(kind, spec, prices, throughput_of(kind.name, spec.config.model), _queue(kind, submission), depth),
     )
+
+
+def _with_whole_numbers(kind: JobType, submission: Submission) -> Submission:
+    content = whole_numbers(kind.input_schema, submission.input) if kind.input_schema is not None else submission.input
+    return replace(submission, options=whole_numbers(kind.options_schema, submission.options), input=content)
 
 
 def _queue(kind: JobType, submission: Submission) -> JobQueue:

@@ -6,7 +6,9 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import httpx2
 import pytest
 
 from chalicelib.domain.validation.schema import problems
@@ -36,6 +38,23 @@ def test_cache_option_requests_the_default_ttl(server: FakeServer) -> None:
     assert run("submit", "Hi", "--cache") == 0
 
     assert server.sent("POST /jobs")[0][3]["config"]["cache"] is True
+
+
+def test_submit_sends_a_replacement_character_as_an_escape(server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The API refuses U+FFFD itself, which the gateway puts in the place of bytes that are not UTF-8."""
+    bodies: list[bytes] = []
+    original = httpx2.Client.request
+
+    def keep(client: httpx2.Client, *arguments: Any, **more: Any) -> httpx2.Response:
+        bodies.append(more.get("content") or b"")
+        return original(client, *arguments, **more)
+
+    monkeypatch.setattr(httpx2.Client, "request", keep)
+
+    assert run("submit", "What is \ufffd?") == 0
+
+    assert b"What is \\ufffd?" in bodies[0]
+    assert server.sent("POST /jobs")[0][3]["prompt"] == "What is \ufffd?"
 
 
 def test_submit_sends_only_the_given_options(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,7 +14,8 @@ from chalicelib.domain.batches.parsing.signatures import refusal_through_gateway
 from chalicelib.domain.errors import Detail, InvalidRequest
 from chalicelib.domain.files.upload import BYTES_PER_REQUEST
 from chalicelib.domain.text import visible
-from chalicelib.entrypoints.http.server import JSON, ApiRequest, requests_of
+from chalicelib.entrypoints.http.request_body import JSON
+from chalicelib.entrypoints.http.server import ApiRequest, requests_of
 from chalicelib.services.files.uploads import open_upload
 
 HEAD = 400  # bytes that are looked at or shown

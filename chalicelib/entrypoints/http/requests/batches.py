@@ -9,9 +9,10 @@ from chalicelib.domain.batches.options import DELIMITER_RULE, parse_delimiter
 from chalicelib.domain.batches.parsing.reader import BatchReader, read_batch
 from chalicelib.domain.errors import Detail, InvalidRequest, TooLarge
 from chalicelib.domain.files.export_formats import CsvStyle
+from chalicelib.entrypoints.http.request_body import JSON, MAX_BODY_BYTES
 from chalicelib.entrypoints.http.requests import jobs as job_requests
 from chalicelib.entrypoints.http.requests.batch_source import batch_source
-from chalicelib.entrypoints.http.server import JSON, MAX_BODY_BYTES, ApiRequest
+from chalicelib.entrypoints.http.server import ApiRequest
 from chalicelib.services.idempotency import IdempotentRequest
 
 ROUTE = "POST /batches"

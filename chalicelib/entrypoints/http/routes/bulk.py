@@ -25,7 +25,7 @@ def start(request: ApiRequest) -> ApiResponse:
     return run_or_count(request, bulk_requests.bulk_request(data), "POST /bulk", data, dry_run=bool(data.get("dry_run")))
 
 
-@endpoint(blueprint, "GET", "/bulk/{bulk_id}", Role.OPERATOR)
+@endpoint(blueprint, "GET", "/bulk/{bulk_id}", Role.OPERATOR, query=("tenant",))
 def read(request: ApiRequest, bulk_id: str) -> ApiResponse:
     """Get a bulk operation and its progress."""
     operation = bulk_operations.get_bulk(request.container, request.caller, bulk_id, request.query.get("tenant"))
