@@ -44,9 +44,9 @@ def check_api(base_url: str | None, key: str) -> str | None:
     except (httpx2.HTTPError, httpx2.InvalidURL, ImportError, ValueError) as exc:
         return f"{base_url} could not be asked from here, so it was not checked: {redact_message(str(exc)) or type(exc).__name__}"
     is_page = answer.headers.get("content-type", "").startswith("text/html")
-    failure = (
-        no_api(url, answer.text) if answer.is_success and is_page else from_response(answer.status_code, answer.headers, answer.text, url)
-    )
-    if isinstance(failure, AddressInvalid) and not (answer.is_success and not is_page):
+    if answer.is_success and not is_page:
+        return None
+    failure = no_api(url, answer.text) if answer.is_success else from_response(answer.status_code, answer.headers, answer.text, url)
+    if isinstance(failure, AddressInvalid):
         raise AddressRefused(f"OPENAI_BASE_URL: {failure.message}")
     return None

@@ -22,6 +22,7 @@ from typing import Any
 
 UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0, "w": 604_800.0}
 UNIX_TIME = 10**9  # seconds; a number as large is no duration
+MAX_HEADER = 100  # characters of a header that are read
 _UNIT = r"(milliseconds?|millis|msecs?|ms|seconds?|secs?|s|minutes?|mins?|m|hours?|hrs?|h|days?|d|weeks?|w)"
 _PART = re.compile(rf"(\d+(?:\.\d+)?)\s*{_UNIT}(?![a-z])", re.IGNORECASE)
 _DURATION = rf"(?:\d+(?:\.\d+)?\s*{_UNIT}(?![a-z])(?:\s*(?:,|and)?\s*))+"
@@ -63,7 +64,7 @@ def wait_in_words(message: str) -> float | None:
 
 def duration(text: str, now: float) -> float | None:
     """Return the seconds until what a header names: a number, a duration, a date or a moment."""
-    text = text.strip()
+    text = text[:MAX_HEADER].strip()
     number = _number(text)
     if number is not None:
         if number >= UNIX_TIME:
