@@ -6,7 +6,7 @@ import json
 import unicodedata
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chalicelib.domain.text import visible
@@ -27,6 +27,7 @@ def test_invisible_characters_are_shown_as_in_json(text: str, shown: str) -> Non
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\\")))
+@settings(deadline=None)
 def test_shown_text_has_no_invisible_character_and_says_which_ones_there_were(text: str) -> None:
     shown = visible(text)
 

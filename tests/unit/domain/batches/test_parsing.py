@@ -171,6 +171,7 @@ SIZES = st.lists(st.integers(1, 9), min_size=1, max_size=5)
 
 
 @given(tables(), SIZES)
+@settings(deadline=None)
 def test_csv_writer_output_round_trips_for_any_chunk_sizes(table: tuple[list[str], list[list[str]], bytes], sizes: list[int]) -> None:
     header, written, data = table
 
@@ -181,6 +182,7 @@ def test_csv_writer_output_round_trips_for_any_chunk_sizes(table: tuple[list[str
 
 
 @given(tables(), SIZES, st.data())
+@settings(deadline=None)
 def test_reported_line_numbers_match_those_of_a_text_editor(
     table: tuple[list[str], list[list[str]], bytes], sizes: list[int], data: st.DataObject
 ) -> None:

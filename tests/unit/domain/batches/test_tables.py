@@ -215,6 +215,7 @@ class TestBlanksAroundQuotes:
         assert [[row.prompt, *row.metadata.values()] for row in read(CSV, f"prompt,b,c\n{record}\n")] == [cells]
 
     @given(st.lists(st.lists(st.text(' \t",;ab\n', max_size=8), min_size=2, max_size=4), min_size=1, max_size=4), st.sampled_from(",;\t|"))
+    @settings(deadline=None)  # other processes are no fault
     def test_what_a_csv_writer_writes_is_not_changed(self, table: list[list[str]], delimiter: str) -> None:
         made = io.StringIO()
         csv.writer(made, delimiter=delimiter).writerows(table)
@@ -234,6 +235,7 @@ class TestBlanksAroundQuotes:
     st.booleans(),
     st.sampled_from(["", "\x1a"]),
 )
+@settings(deadline=None)  # other processes are no fault
 def test_csv_writer_output_is_read_back_in_every_dialect(
     cells: tuple[str, str], delimiter: str, quoting: Any, mark: str, says_delimiter: bool, end: str
 ) -> None:
@@ -522,7 +524,7 @@ class TestForms:
         st.lists(st.tuples(st.text("abc.é", min_size=1, max_size=6), st.binary(max_size=40)), max_size=4),
         st.lists(st.integers(1, 30), min_size=1, max_size=4),
     )
-    @settings(deadline=None)
+    @settings(deadline=None)  # other processes are no fault
     def test_parts_are_read_back_for_any_chunk_sizes(self, parts: list[tuple[str, bytes]], sizes: list[int]) -> None:
         boundary = "x" * 40
         data = b"".join(
@@ -536,6 +538,7 @@ class TestForms:
         assert found == parts
 
     @given(st.binary(max_size=200), st.lists(st.integers(1, 30), min_size=1, max_size=4))
+    @settings(deadline=None)  # other processes are no fault
     def test_arbitrary_bytes_are_a_form_or_refused(self, data: bytes, sizes: list[int]) -> None:
         def outcome(pieces: Any) -> Any:
             try:
