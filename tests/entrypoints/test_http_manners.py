@@ -325,3 +325,10 @@ def test_a_polyfill_of_eventsource_may_name_its_position_in_the_query(api: Api) 
     ended = api.call("GET", f"/jobs/{job_id}/stream?last_event_id=1:0&lastEventId=1:12:end")
 
     assert ended.status == 204
+
+
+@pytest.mark.parametrize("path", ["/bulk", "/failed-jobs/retry"])
+def test_an_invalid_idempotency_key_is_refused_by_a_dry_run_too(api: Api, path: str) -> None:
+    body = {"all": True, "dry_run": True, **({"action": "retry"} if path == "/bulk" else {})}
+
+    assert "Idempotency-Key" in problems(api.call("POST", path, body, "operator", Idempotency_Key=""))

@@ -10,6 +10,7 @@ from chalicelib.bootstrap import Container
 from chalicelib.domain.auth.identity import Caller, Role
 from chalicelib.domain.batches.batch import Batch
 from chalicelib.domain.batches.options import PROPERTIES
+from chalicelib.domain.batches.parsing.reader import CONTENT_TYPES
 from chalicelib.domain.errors import Detail, Forbidden, InvalidRequest, TooLarge
 from chalicelib.domain.files.export_formats import FORMATS, PLAIN, render_rows
 from chalicelib.domain.ids import checked_delivery_id
@@ -37,7 +38,7 @@ MAX_INLINE_ROWS = 500  # a larger export becomes an object, and the response a l
 MAX_EXPORT_CHARACTERS = 24_000_000  # of all outputs, limited by the function's memory; the job type `export` writes in parts instead
 
 
-@endpoint(blueprint, "POST", "/batches", Role.USER, query=(*PROPERTIES, "upload_id"), accepts=("*/*",))
+@endpoint(blueprint, "POST", "/batches", Role.USER, query=(*PROPERTIES, "upload_id"), accepts=tuple(CONTENT_TYPES))
 def submit(request: ApiRequest) -> ApiResponse:
     """Submit a batch as JSON, CSV or plain text; with `dry_run`, only estimate it."""
     ctx, caller, idempotent = request.container, request.caller, batch_requests.idempotent_request(request)
