@@ -120,40 +120,21 @@ class Api:
             Unreachable: the API cannot be reached, or something else answered.
             UsageError: the request cannot be sent, as with text that is not UTF-8.
         """
-<<<<<<< HEAD
-        if body is not None and content is None:
-            # ASCII: the API refuses U+FFFD, which the gateway puts in the place of lost bytes, unless it is written as an escape
-            content, headers = (
-                json.dumps(body, separators=(",", ":"), allow_nan=False).encode(),
-                {"Content-Type": "application/json", **(headers or {})},
-            )
-=======
-        import httpx2
-
-        url = self.target.api_url + path
-        if body is not None and REPLACEMENT in (text := json.dumps(body, ensure_ascii=False, allow_nan=False)):
+        params = {name: value for name, value in (query or {}).items() if value is not None}
+        check_sendable({"address": path}, params, body)
+        if body is not None and REPLACEMENT in (text := json.dumps(body, ensure_ascii=False)):
             # The API refuses U+FFFD, which the gateway puts in the place of lost bytes, unless it is written as an escape.
             body, content = None, text.replace(REPLACEMENT, r"\ufffd").encode()
             headers = {"Content-Type": "application/json", **(headers or {})}
->>>>>>> world-http
         options: dict[str, Any] = {} if content is None else {"content": content}
         options |= {} if follow_redirects else {"follow_redirects": False}
-        params = {name: value for name, value in (query or {}).items() if value is not None}
-        check_sendable({"address": path}, params, body)
         all_headers = {**self.headers(), **(headers or {})}
         for attempts_left in reversed(range(MAX_ATTEMPTS)):
             try:
-<<<<<<< HEAD
-                response = self._send(method, path, params=params, headers=all_headers, **options)
+                response = self._send(method, path, params=params, json=body, headers=all_headers, **options)
             except Unreachable as error:
                 if not attempts_left or not error.may_pass:
                     raise
-=======
-                response = self._client().request(method, url, params=params, json=body, headers=all_headers, **options)
-            except httpx2.TransportError as error:
-                if not attempts_left:
-                    raise _unreachable(self.target, error) from error
->>>>>>> world-http
                 self._sleep(_retry_delay(MAX_ATTEMPTS - attempts_left, None))
                 continue
             self.answered = True
