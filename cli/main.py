@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 from cli.error_handling import exit_on_error, leave
+from cli.errors import Exit
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -15,6 +16,8 @@ def main(arguments: list[str] | None = None) -> None:
             from cli.app import run
 
             sys.exit(run(argv))
+    except KeyboardInterrupt:  # a second one, while the first or an error was told
+        sys.exit(Exit.INTERRUPTED)
     finally:
         if arguments is None:
             leave()

@@ -156,6 +156,7 @@ def run_chalice(cloud: Cloud, command: str, variables: dict[str, str]) -> None:
         lines.append(line)
         if cloud.endpoint is None:
             print(f"    {line}", end="")
+    process.stdout.close()
     output = "".join(lines)
     if process.wait() != 0:
         raise DeploymentFailed(f"chalice {command} failed:\n{output}")
