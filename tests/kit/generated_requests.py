@@ -54,6 +54,8 @@ BEYOND_THE_DOCUMENT = re.compile(
             r"upload_id: ",  # an upload that exists, and no rows beside it
             r"(items|line|prompt_template|input|prompt|options|config)[^:]*: ",  # what a job type makes of its rows and of templates
             r"metadata.*: ",
+            r"(delimiter|bom): is only of CSV",
+            r"file: has no file",  # a part of a form is a file if it has a file name, which no schema can say
             r"jobs: must be given, because this key reads the jobs of all tenants",
             r"filter: ",
         ]

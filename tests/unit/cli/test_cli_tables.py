@@ -176,7 +176,7 @@ class TestFormats:
         Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.md")).write_text("x")
 
         assert run("batch", "submit", str(tmp_path)) == 2
-        assert "caf\ufffd.md is not UTF-8" in capsys.readouterr().err
+        assert "caf\\xe9.md is not text in UTF-8" in capsys.readouterr().err
         assert not server.requests
 
     def test_field_that_occurs_twice_is_not_lost_when_a_large_file_becomes_lines(

@@ -239,5 +239,5 @@ _FILES: Schema = {
 }
 # By route and content type.
 OTHER_BODIES: dict[str, dict[str, Schema]] = {
-    "POST /batches": {kind: _ROWS_AS_TEXT for kind in CONTENT_TYPES if kind not in (JSON, FORM)} | {FORM: _FILES}
+    "POST /batches": {kind: {JSON: BATCH, FORM: _FILES}.get(rows, _ROWS_AS_TEXT) for kind, rows in CONTENT_TYPES.items() if kind != JSON}
 }
