@@ -233,7 +233,7 @@ class AttemptTimedOut(AttemptFailed):
     """The attempt took longer than `config.timeout`."""
 
     code, error_class = "timeout", "timeout"
-    suggestion = "Raise `config.timeout`, or lower `config.max_tokens`."
+    suggestion = "Raise `config.timeout`, or lower `config.max_tokens`. For more than 840 s set `config.durable`."
 
 
 def final_suggestion(code: str, suggestion: str) -> str:

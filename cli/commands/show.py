@@ -143,6 +143,8 @@ def _note_figures(answer: dict[str, Any]) -> None:
         output.note(
             f"{error.get('code')}: {output.clean(str(error.get('message') or ''))} {output.clean(str(error.get('suggestion') or ''))}"
         )
+    if message := (answer.get("incomplete_details") or {}).get("message"):
+        output.note(output.clean(str(message)))
 
 
 def _state_fields(state: dict[str, Any]) -> list[tuple[str, Any]]:

@@ -129,6 +129,15 @@ def test_result_of_the_fallback_is_marked(server: FakeServer, capsys: pytest.Cap
     assert "answered without OpenAI" in capsys.readouterr().err
 
 
+def test_result_of_an_incomplete_job_says_what_helps(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
+    details = {"reason": "max_tokens", "message": "All tokens went into reasoning: raise `config.max_tokens`."}
+    result = {"job_id": JOB, "status": "incomplete", "output": "", "model": "gpt-5-mini", "incomplete_details": details}
+    server.plan(f"GET /jobs/{JOB}/result", Answer(body={"success": True, **result}))
+
+    assert run("result", JOB) == 3
+    assert "All tokens went into reasoning" in capsys.readouterr().err
+
+
 def test_submit_wait_prints_only_the_result_to_stdout(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
     code = run("submit", "Hi", "--wait")
 
