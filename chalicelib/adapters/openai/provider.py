@@ -37,6 +37,7 @@ from chalicelib.domain.failures import (
     AttemptFailed,
     AuthenticationFailed,
     NotConfigured,
+    ProviderConnectionLost,
     ProviderTimeout,
     ProviderUnavailable,
     ReattachRefused,
@@ -68,8 +69,8 @@ class OpenAIResponses:
 
     Args:
         credentials: returns the credentials, perhaps cached.
-        forget: drops cached credentials. If OpenAI refuses the key, the request is made once more
-            with newer ones.
+        forget: drops cached credentials. If OpenAI refuses the key or does not answer at the
+            address, the request is made once more with newer ones, if there are any.
         idle_timeout: seconds without an event while an answer is being written. The SDK's read
             timeout counts bytes, and a ping every few seconds would satisfy it for ever. Before the
             first text, while a model reasons, and for the service tier `flex`, which waits for
@@ -167,11 +168,11 @@ class OpenAIResponses:
             return self._built[1]
 
     async def _call(self, call: Callable[[AsyncOpenAI], Awaitable[T]]) -> T:
-        """Call with the cached credentials; if OpenAI refuses them, once more with newer ones."""
+        """Call with the cached credentials; once more with newer ones, if OpenAI refuses them or is not at their address."""
         client = await self._current_client()
         try:
             return await call(client)
-        except AuthenticationFailed:
+        except (AuthenticationFailed, AddressInvalid, ProviderConnectionLost):
             if self._forget is None:
                 raise
             self._forget()

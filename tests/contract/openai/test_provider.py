@@ -533,6 +533,25 @@ def test_refused_key_is_reloaded_once(values: tuple[str, ...], used: list[str]) 
     assert asyncio.run(run()) == used
 
 
+def test_address_that_was_replaced_is_used_at_once_when_the_old_one_does_not_answer() -> None:
+    async def run() -> str:
+        async with Loopback() as gone:
+            address = [gone.url]
+        async with Loopback(Answer([CREATED, delta("Hi"), completed()])) as server:
+
+            def forget() -> None:
+                address[0] = server.url
+
+            provider = OpenAIResponses(lambda: Credentials("sk-test-0123456789", address[0]), forget=forget)
+            first = provider.client()
+            events = await read(provider)
+            await provider.client().close()
+            await first.close()
+            return "".join(event.text for event in events if isinstance(event, TextDelta))
+
+    assert asyncio.run(run()) == "Hi"
+
+
 def test_unreadable_key_is_a_retryable_failure() -> None:
     def unreadable() -> Credentials:
         raise Unavailable
