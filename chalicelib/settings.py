@@ -13,6 +13,7 @@ _STAGE = re.compile(r"[a-z][a-z0-9-]{0,19}\Z")
 _TYPE_LIMIT = re.compile(r"[a-z][a-z0-9_]*=(-|[0-9]{1,4})/(-|[0-9]{1,4})\Z")
 MAX_TYPE_LIMIT = 1000  # the start times of one minute must fit into one DynamoDB item
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+OMITTABLE = ("stream", "stream_options", "store", "prompt_cache_key", "max_output_tokens")
 PROMPT_CACHES = ("organisation", "tenant")
 PLACEHOLDER_STREAM_ARN = "arn:aws:dynamodb:us-east-1:000000000000:table/not-deployed/stream/not-deployed"
 
@@ -34,7 +35,8 @@ class Settings:
     max_connections: about how many WebSockets of one API key may be open, those of its tickets included.
     max_lane_depth: maximum messages in a lane, and in the queue of tasks, of all tenants together; submissions to a full one are rejected.
     frames_per_second: token frames per second to one WebSocket. In the first three seconds it is ten.
-    provider_idle_timeout: maximum seconds without an event from OpenAI during an answer, except while the model reasons.
+    provider_idle_timeout: maximum seconds of silence while OpenAI writes. Before that and while it reasons `config.timeout` counts.
+    omit_parameters: what is never sent: any of `stream`, `stream_options`, `store`, `prompt_cache_key`, `max_output_tokens`.
     prompt_cache: who shares OpenAI's prompt cache: `organisation`, or `tenant`, which costs some fifteen input tokens a request.
     webhook_networks: private networks (`10.1.0.0/16`, separated by commas) that webhooks may reach, also without TLS.
     mail_from: the sender address of e-mail, verified in SES. Empty: the stage sends no e-mail.
@@ -52,6 +54,7 @@ class Settings:
     max_lane_depth: int = 100_000
     frames_per_second: float = 4.0
     provider_idle_timeout: float = 60.0
+    omit_parameters: tuple[str, ...] = ()
     prompt_cache: str = "organisation"
     webhook_networks: tuple[str, ...] = ()
     mail_from: str | None = None
@@ -86,6 +89,7 @@ class Settings:
             max_lane_depth=int(_number(env, "HEADRACE_MAX_LANE_DEPTH", cls.max_lane_depth)),
             frames_per_second=_number(env, "HEADRACE_FRAMES_PER_SECOND", cls.frames_per_second),
             provider_idle_timeout=_number(env, "HEADRACE_PROVIDER_IDLE_TIMEOUT", cls.provider_idle_timeout),
+            omit_parameters=_parameters(env.get("HEADRACE_OMIT_PARAMETERS", "")),
             prompt_cache=prompt_cache,
             webhook_networks=_networks(env.get("HEADRACE_WEBHOOK_NETWORKS", "")),
             mail_from=env.get("HEADRACE_MAIL_FROM", "").strip() or None,
@@ -100,6 +104,14 @@ def _networks(text: str) -> tuple[str, ...]:
         return tuple(str(ip_network(part)) for part in parts)
     except ValueError as exc:
         raise SettingsError(f"HEADRACE_WEBHOOK_NETWORKS must be networks such as 10.1.0.0/16: {exc}") from exc
+
+
+def _parameters(text: str) -> tuple[str, ...]:
+    parts = tuple(part.strip() for part in text.split(",") if part.strip())
+    for part in parts:
+        if part not in OMITTABLE:
+            raise SettingsError(f"HEADRACE_OMIT_PARAMETERS may name {', '.join(OMITTABLE)}, not {part!r}")
+    return parts
 
 
 def _type_limits(text: str) -> tuple[str, ...]:

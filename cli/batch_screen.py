@@ -6,13 +6,13 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, cast
 
 import typer
 
 from cli import output
-from cli.api import Api
+from cli.api import Api, json_of
 from cli.errors import Exit
 
 TERMINAL_STATUSES = ("completed", "completed_with_failures", "failed", "cancelled")
@@ -52,7 +52,7 @@ def follow_batch(api: Api, batch_id: str, as_json: bool, sleep: Callable[[float]
                 headers = {"If-None-Match": etag} if etag else None
                 response = api.request("GET", f"/batches/{batch_id}", query={"wait": LONG_POLL_SECONDS}, headers=headers)
                 if response.status_code != NOT_MODIFIED:
-                    batch: Batch = response.json()
+                    batch = json_of(response)
                     show(batch)
                     if batch["status"] in TERMINAL_STATUSES:
                         break
@@ -99,6 +99,7 @@ def print_dry_run(answer: Batch) -> None:
     output.print_fields(
         [
             ("rows", answer.get("count")),
+            ("asked", f"the column {answer['prompt_column']}" if answer.get("prompt_column") else None),
             ("cost", f"about {expected}, at most {maximum}" if expected and maximum else expected),
             ("estimated", f"from {sample_size} of the rows" if sample_size else None),
             ("duration", output.duration(answer.get("estimated_duration_seconds"))),
@@ -142,8 +143,8 @@ def time_remaining(batch: Batch, now: datetime | None = None) -> str | None:
     completion_at = batch.get("estimated_completion_at")
     if not completion_at or batch["status"] in TERMINAL_STATUSES:
         return None
-    seconds = (datetime.fromisoformat(completion_at) - (now or datetime.now(UTC))).total_seconds()
-    return f"about {output.duration(max(0.0, seconds))}"
+    seconds = output.seconds_until(completion_at, now)
+    return None if seconds is None else f"about {output.duration(max(0.0, seconds))}"
 
 
 def status_line(batch: Batch) -> str:
@@ -198,12 +199,12 @@ def progress_bar(batch: Batch, width: int) -> Any:
     from rich.text import Text
 
     counts, bar = batch.get("counts") or {}, Text()
-    total, cells = max(1, counts.get("total") or 1), max(10, width)
+    total, cells = max(1, int(output.number(counts.get("total")) or 1)), max(10, width)
     rows_so_far = cells_drawn = 0
     for name, colour in COUNT_COLOURS[:4]:
-        rows_so_far += counts.get(name) or 0
-        segment_end = cells * rows_so_far // total
+        rows_so_far += int(output.number(counts.get(name)) or 0)
+        segment_end = max(cells_drawn, min(cells, cells * rows_so_far // total))
         bar.append("#" * (segment_end - cells_drawn), colour)
         cells_drawn = segment_end
     bar.append("-" * (cells - cells_drawn), "dim")
-    return bar.append(f" {batch.get('progress_percentage') or 0:3.0f}%")
+    return bar.append(f" {output.number(batch.get('progress_percentage')) or 0.0:3.0f}%")

@@ -19,7 +19,7 @@ from cli.error_handling import exit_on_error
 from cli.errors import Exit, UsageError, exit_for
 from cli.findings import print_findings
 from cli.session import follow_job
-from cli.target import Target, read_stack
+from cli.target import Target, checked_key, read_stack
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 CONTRACT = EXAMPLES / "vulnerable_vault.sol"
@@ -31,12 +31,12 @@ Stack = dict[str, Any]
 
 def demo() -> Exit:
     """Submit a job, watch it and show its result. The laptop cloud keeps running."""
-    stack = read_stack(Path.cwd())
-    if stack is None or "tokens" not in stack:
+    stack = read_stack()
+    if stack is None or not isinstance(stack.get("tokens"), dict) or not isinstance(stack.get("openai_url"), str):
         raise UsageError("The laptop cloud is not running.", "`make up` starts it.")
-    target = Target(stack["api_url"].rstrip("/"), stack["tokens"]["user"], stack.get("ws_url"))
+    target = Target(stack["api_url"].rstrip("/"), checked_key(stack["tokens"].get("user"), ".local/stack.json"), stack.get("ws_url"))
     _print_intro(stack)
-    scripted = not os.environ.get("OPENAI_API_KEY")
+    scripted = not os.environ.get("OPENAI_API_KEY", "").strip()
     if scripted:
         with closing(Api(Target(stack["openai_url"], None))) as openai:
             script_reply(openai, _example(REPLY))
@@ -81,7 +81,7 @@ def _example(file: Path) -> str:
 
 
 def _print_intro(stack: Stack) -> None:
-    by = "OpenAI, with your key" if os.environ.get("OPENAI_API_KEY") else "a mock of OpenAI on this machine, which needs no key"
+    by = "OpenAI, with your key" if os.environ.get("OPENAI_API_KEY", "").strip() else "a mock of OpenAI on this machine, which needs no key"
     output.stdout().print(f"A security analysis of examples/{CONTRACT.name}, by {by}.", markup=False)
 
 
@@ -119,7 +119,7 @@ def _print_next_steps(stack: Stack, target: Target, job_id: str) -> None:
         'headrace submit "Say hello in five languages" --watch',
         f"headrace result {job_id} --json",
         "headrace list",
-        f"curl -H 'Authorization: Bearer {target.key}' {target.api_url}/jobs/{job_id}/result",
+        f'curl -H "Authorization: Bearer $(jq -r .tokens.user .local/stack.json)" {target.api_url}/jobs/{job_id}/result',
     ]
     console.print()
     for name, address in addresses:

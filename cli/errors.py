@@ -2,6 +2,7 @@
 
 CliError
 ├── UsageError     the command line makes no sense as it was given            2
+├── HelpShown      a command without its arguments: the help                  2
 ├── ApiError       the API answered with an error                             2 or 4
 └── Unreachable    no answer, or an answer that is not from this API          4
 """
@@ -53,11 +54,22 @@ class UsageError(CliError):
     json_code = "misused"
 
 
+class HelpShown(CliError):
+    """A command that needs arguments was called without any: its help is the message."""
+
+    json_code = "misused"
+
+
 class Unreachable(CliError):
     """The API did not answer, or the answer is not from this API."""
 
     exit_code = Exit.NO_ACCESS
     json_code = "unreachable"
+
+    def __init__(self, message: str, hint: str | None = None, *, may_pass: bool = True) -> None:
+        """`may_pass`: the same request may succeed a little later."""
+        super().__init__(message, hint)
+        self.may_pass = may_pass
 
 
 class ApiError(CliError):

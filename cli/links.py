@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from cli.api import is_local
+from cli.checks.redaction import redact
 from cli.errors import Unreachable
+from cli.http_client import new_client
 
 if TYPE_CHECKING:
     import httpx2
@@ -31,9 +32,9 @@ def upload(url: str, headers: dict[str, str], data: bytes, sleep: Callable[[floa
         for attempts_left in reversed(range(MAX_ATTEMPTS)):
             try:
                 response = client.put(url, content=data, headers=headers)
-            except httpx2.TransportError as error:
+            except (httpx2.RequestError, httpx2.InvalidURL) as error:
                 if not attempts_left:
-                    raise Unreachable(f"The file could not be sent: {error or type(error).__name__}") from error
+                    raise Unreachable(f"The file could not be sent: {redact(str(error)) or type(error).__name__}") from error
             else:
                 if response.is_success:
                     return
@@ -54,13 +55,11 @@ def download(url: str) -> Iterator[bytes]:
             if not response.is_success:
                 raise Unreachable(f"The file could not be downloaded: storage answered {response.status_code}.")
             yield from response.iter_bytes()
-    except httpx2.TransportError as error:
-        raise Unreachable(f"The download broke off: {error or type(error).__name__}") from error
+    except (httpx2.RequestError, httpx2.InvalidURL) as error:
+        raise Unreachable(f"The download broke off: {redact(str(error)) or type(error).__name__}") from error
 
 
 @contextmanager
 def _client(url: str) -> Iterator[httpx2.Client]:
-    import httpx2
-
-    with httpx2.Client(timeout=TIMEOUT, trust_env=not is_local(url), headers={"User-Agent": "headrace-cli"}) as client:
+    with new_client(url, TIMEOUT, headers={"User-Agent": "headrace-cli"}) as client:
         yield client

@@ -6,14 +6,17 @@ The answer goes to stdout and notes about it go to stderr, so that a pipe carrie
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import sys
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
-from cli.errors import ApiError, CliError
+from cli.checks.redaction import redact
+from cli.checks.text_input import shown
+from cli.errors import ApiError, CliError, HelpShown
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -32,6 +35,8 @@ STATUS_COLOURS = {
     "expired": "magenta",
 }
 PIPE_WIDTH = 200
+MAX_WIDTH = 1_000
+MAX_MESSAGE_CHARS = 4_000  # of a sentence of the server; whoever answers with a book is not the API
 CONTROL_CHARACTERS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
@@ -44,46 +49,71 @@ def stderr() -> Console:
 
 
 def clean(text: str) -> str:
-    """Text without control characters, which could move the cursor or set the terminal's title."""
-    return CONTROL_CHARACTERS.sub("\ufffd", text.replace("\t", "    "))
+    """Text without control characters, which could move the cursor or set the terminal's title.
+
+    Bytes of a file name that are not UTF-8 are written as \\xe9.
+    """
+    return CONTROL_CHARACTERS.sub("\ufffd", shown(text).replace("\t", "    "))
 
 
 def print_json(value: Any) -> None:
     """Print indented JSON."""
-    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    sys.stdout.write(json_text(value, sys.stdout, indent=2) + "\n")
 
 
 def print_json_line(value: Any) -> None:
     """Print one line of JSON and flush it, so that a program that follows gets it at once."""
-    sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
+    sys.stdout.write(json_text(value, sys.stdout) + "\n")
     sys.stdout.flush()
+
+
+def json_text(value: Any, stream: TextIO, indent: int | None = None) -> str:
+    """JSON that this stream can carry: where its encoding lacks a character, all are escaped in the way of JSON."""
+    text = json.dumps(value, indent=indent, ensure_ascii=False)
+    try:
+        text.encode(getattr(stream, "encoding", None) or "utf-8")
+    except (UnicodeError, LookupError):
+        return json.dumps(value, indent=indent)
+    return text
+
+
+def write_bytes(content: Iterable[bytes]) -> None:
+    """Write bytes to stdout, as they are."""
+    sys.stdout.flush()
+    for chunk in content:
+        sys.stdout.buffer.write(chunk)
+    sys.stdout.buffer.flush()
 
 
 def note(message: str) -> None:
     """Print a note about the answer to stderr."""
-    stderr().print(message, style="dim", markup=False, soft_wrap=True)
+    stderr().print(clean(redact(message)), style="dim", soft_wrap=True)
 
 
 def print_error(error: CliError, as_json: bool) -> None:
     """Print an error to stderr, with its details, request id and hint."""
     if as_json:
-        sys.stderr.write(json.dumps(error.as_json(), ensure_ascii=False) + "\n")
+        sys.stderr.write(redact(json_text(error.as_json(), sys.stderr)) + "\n")
         return
     console = stderr()
-    console.print(clean(error.message), style="bold red", markup=False, soft_wrap=True)
+
+    def show(text: str, style: str | None = None) -> None:
+        console.print(clean(redact(text[:MAX_MESSAGE_CHARS])), style=style, soft_wrap=not console.is_terminal)
+
+    show(error.message, None if isinstance(error, HelpShown) else "bold red")
     if isinstance(error, ApiError):
         for detail in error.details:
-            console.print(f"  {clean(str(detail.get('path')))}: {clean(str(detail.get('message')))}", markup=False, soft_wrap=True)
+            show(f"  {detail.get('path')}: {detail.get('message')}")
         if error.request_id:
-            console.print(f"  request {error.request_id}", style="dim", markup=False)
+            show(f"  request {error.request_id}", "dim")
     if error.hint:
-        console.print(error.hint, markup=False, soft_wrap=True)
+        show(error.hint)
 
 
-def status_text(status: str) -> Any:
+def status_text(status: Any) -> Any:
     from rich.text import Text
 
-    return Text(status, style=STATUS_COLOURS.get(status, ""))
+    return Text(clean(str(status)), style=STATUS_COLOURS.get(str(status), ""))
 
 
 def print_fields(pairs: Iterable[tuple[str, Any]]) -> None:
@@ -102,27 +132,43 @@ def print_fields(pairs: Iterable[tuple[str, Any]]) -> None:
 def new_table(columns: Sequence[str]) -> Table:
     """A table without borders that cuts off long cells to fit the terminal."""
     from rich.table import Table
+    from rich.text import Text
 
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    class CleanTable(Table):
+        """A table whose cells have no control characters."""
+
+        def add_row(self, *cells: Any, **options: Any) -> None:
+            super().add_row(*(Text(clean(cell)) if isinstance(cell, str) else cell for cell in cells), **options)
+
+    table = CleanTable(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     for column in columns:
         table.add_column(column, no_wrap=True, overflow="ellipsis")
     return table
 
 
-def money(amount: Any, currency: str = "USD") -> str | None:
-    """`$0.0012`: four decimal places, six for amounts below 0.001."""
-    if amount is None:
+def number(value: Any) -> float | None:
+    """A number, or text that is one, as the API writes costs; None for anything else, such as NaN."""
+    try:
+        found = float(value)
+    except (TypeError, ValueError, OverflowError):
         return None
-    value = float(amount)
+    return found if math.isfinite(found) else None
+
+
+def money(amount: Any, currency: str = "USD") -> str | None:
+    """`$0.0012`: four decimal places, six for amounts below 0.001. None if it is no number."""
+    value = number(amount)
+    if value is None:
+        return None
     digits = 4 if value == 0 or value >= 0.001 else 6
     return f"${value:.{digits}f}" if currency == "USD" else f"{value:.{digits}f} {currency}"
 
 
 def duration(seconds: Any) -> str | None:
-    """`0.4 s`, `12 s`, `3 m 20 s`, `2 h 5 m`, `4 d 3 h`."""
-    if seconds is None:
+    """`0.4 s`, `12 s`, `3 m 20 s`, `2 h 5 m`, `4 d 3 h`. None if it is no number."""
+    value = number(seconds)
+    if value is None:
         return None
-    value = float(seconds)
     if value < 10:
         return f"{value:.1f} s"
     if value < 90:
@@ -134,20 +180,34 @@ def duration(seconds: Any) -> str | None:
     return f"{hours} h {minutes} m" if hours < 48 else f"{hours // 24} d {hours % 24} h"
 
 
-def ago(moment: str | None, now: datetime | None = None) -> str:
-    if not moment:
-        return ""
-    return f"{duration(max(0.0, ((now or datetime.now(UTC)) - datetime.fromisoformat(moment)).total_seconds()))} ago"
+def ago(moment: Any, now: datetime | None = None) -> str:
+    """`12 s ago`; empty if there is no moment, or none that can be read."""
+    seconds = seconds_until(moment, now)
+    return "" if seconds is None else f"{duration(max(0.0, -seconds))} ago"
+
+
+def seconds_until(moment: Any, now: datetime | None = None) -> float | None:
+    """Seconds until a moment as the API writes it; None if it cannot be read."""
+    try:
+        return (datetime.fromisoformat(moment) - (now or datetime.now(UTC))).total_seconds()
+    except (TypeError, ValueError, OverflowError):
+        return None
 
 
 def _console(stderr: bool) -> Console:
-    """A console.
+    """A console. It takes no text for markup: brackets and `:smile:` in a prompt are shown as they are.
 
     In a pipe it is wide, so that nothing is cut to 80 columns, unless COLUMNS is set.
     """
     from rich.console import Console
 
-    console = Console(stderr=stderr, highlight=False)
-    if not console.is_terminal and "COLUMNS" not in os.environ:
+    environment = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES") or _is_size(value)}
+    console = Console(stderr=stderr, highlight=False, markup=False, emoji=False, _environ=environment)
+    if not console.is_terminal and "COLUMNS" not in environment:
         console.width = PIPE_WIDTH
     return console
+
+
+def _is_size(text: str) -> bool:
+    """Whether a variable holds a size of a terminal; programs set COLUMNS to 0 or to nothing where there is none."""
+    return text.isascii() and text.isdigit() and len(text) < 10 and 1 <= int(text) <= MAX_WIDTH

@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from cli import output
+from cli.checks.redaction import redact
 from cli.line_wrapper import LineWrapper
 from cli.reducer import Appended, Finished, Frame, Lost, MilestoneReached, Resubscribe, StartedOver, StateChanged, Trimmed
 from cli.watch import Interrupted, Listening, WatchEvent
@@ -136,7 +137,7 @@ class LiveScreen(AbstractContextManager["LiveScreen"]):
             self._console.print(line, markup=False, emoji=False, no_wrap=True, overflow="ignore", crop=False)
 
     def _print_note(self, message: str) -> None:
-        self._console.print(f"--- {message} ---", style="yellow", markup=False)
+        self._console.print(f"--- {output.clean(redact(message))} ---", style="yellow")
 
     def _draw(self) -> RenderableType:
         from rich.console import Group
@@ -156,7 +157,7 @@ def status_parts(state: Frame, milestone: str | None, elapsed: float, transport:
     The most important come first, because a narrow terminal cuts off the end.
     """
     stage, reason, position = state.get("stage"), state.get("reason"), state.get("queue_position")
-    speed, cost, tokens = state.get("tokens_per_second"), state.get("cost_so_far"), state.get("tokens_received")
+    speed, cost, tokens = output.number(state.get("tokens_per_second")), state.get("cost_so_far"), state.get("tokens_received")
     parts = [
         str(state.get("status") or "connecting"),
         str(stage) if stage else None,
@@ -169,14 +170,14 @@ def status_parts(state: Frame, milestone: str | None, elapsed: float, transport:
         output.duration(elapsed),
         transport or None,
     ]
-    return [part for part in parts if part]
+    return [output.clean(part) for part in parts if part]
 
 
 def progress_bar(state: Frame, width: int) -> Any:
     """A bar of the progress percentage; empty while it is unknown."""
     from rich.text import Text
 
-    percentage = min(100.0, float(state.get("progress_percentage") or 0.0))
+    percentage = max(0.0, min(100.0, output.number(state.get("progress_percentage")) or 0.0))
     cells = max(10, width - 6)
     filled = round(cells * percentage / 100)
     return Text.assemble(("#" * filled, "green"), ("-" * (cells - filled), "dim"), f" {percentage:3.0f}%")

@@ -11,13 +11,14 @@ from typing import Annotated, Any
 import typer
 
 from cli import output
-from cli.api import Api
+from cli.api import Api, json_of
 from cli.errors import Exit
 from cli.reducer import TERMINAL, TextAssembler
 from cli.target import Target, find_target
+from cli.usage import text_id
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
-JobId = Annotated[str, typer.Argument(metavar="JOB", help="The id of the job, job_...", show_default=False)]
+JobId = Annotated[str, typer.Argument(metavar="JOB", help="The id of the job, job_...", show_default=False, callback=text_id("job"))]
 NOT_MODIFIED = 304
 LONG_POLL_SECONDS = 20
 
@@ -40,6 +41,11 @@ class Session:
         if self._api is None:
             self._api = Api(self.target)
         return self._api
+
+    @property
+    def answered(self) -> bool:
+        """Whether the API has answered anything."""
+        return self._api is not None and self._api.answered
 
     def close(self) -> None:
         if self._api is not None:
@@ -96,7 +102,7 @@ def wait_for_end(api: Api, job_id: str, sleep: Callable[[float], None] = time.sl
             headers = {"If-None-Match": etag} if etag else None
             response = api.request("GET", f"/jobs/{job_id}/status", query={"wait": LONG_POLL_SECONDS}, headers=headers)
             if response.status_code != NOT_MODIFIED:
-                state: dict[str, Any] = response.json()
+                state = json_of(response)
                 if state["status"] in TERMINAL:
                     return state
                 etag = response.headers.get("ETag")

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from cli.checks.frames import is_frame
 from cli.errors import Unreachable
 from cli.reducer import Frame, Outcome, Resubscribe, TextAssembler
 
@@ -169,6 +170,8 @@ class WatchSession:
             before = self._progress()
             frame = connection.receive(timers.remaining(self._clock.now(), self.assembly.has_hole))
             now = self._clock.now()
+            if frame is not None and not is_frame(frame):
+                raise ConnectionLost("what was received is no frame of a job")
             if frame is not None:
                 self._on_frame(frame, connection, timers)
             received = frame is not None and frame.get("job_id") == self._job_id

@@ -8,10 +8,12 @@ from getpass import getpass
 
 import typer
 
+from cli.checks.redaction import redact
 from infra import chalice_config
 from infra.deploy import DeploymentFailed
 from infra.deploy import deploy as deploy_stage
 from infra.deploy import destroy as destroy_stage
+from infra.error_handling import sentence
 from infra.keys import app as keys
 from infra.layer import NoWheel
 from infra.local import stack_file
@@ -21,8 +23,8 @@ from infra.local.reach import cloud_of
 from infra.local.up import NotHealthy
 from infra.local.up import up as start_local
 from infra.local.watch import watch as watch_sources
-from infra.naming import STAGES
-from infra.openai_key import put_openai_credentials
+from infra.openai_address import AddressRefused, check_api
+from infra.openai_key import checked_openai_key, put_openai_credentials
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Deploy Headrace to AWS or to this machine."
@@ -70,8 +72,6 @@ def doctor(stage: str = typer.Option(...)) -> None:
     """Check a stage and its account, and say what to do. Exits with 1 if there is a problem."""
     from infra.doctor.run import run
 
-    if stage not in STAGES:
-        raise typer.BadParameter(f"must be one of {', '.join(STAGES)}", param_hint="--stage")
     raise typer.Exit(0 if run(cloud_of(stage)) else 1)
 
 
@@ -83,11 +83,16 @@ def openai_key(stage: str = typer.Option(...)) -> None:
     """
     names = {"base_url": "OPENAI_BASE_URL", "organization": "OPENAI_ORG_ID", "project": "OPENAI_PROJECT_ID"}
     credentials = {key: os.environ[name] for key, name in names.items() if os.environ.get(name)}
-    key = os.environ.get("OPENAI_API_KEY") or (getpass("OpenAI key: ") if sys.stdin.isatty() else sys.stdin.readline().strip())
-    if not key:
-        raise typer.BadParameter("No key given.")
+    key = checked_openai_key(os.environ.get("OPENAI_API_KEY") or (getpass("OpenAI key: ") if sys.stdin.isatty() else _first_line()))
+    unchecked = check_api(credentials.get("base_url"), key)
     put_openai_credentials(cloud_of(stage), credentials | {"api_key": key})
+    if unchecked:
+        print(unchecked)
     print(f"{stage}: OpenAI key stored.")
+
+
+def _first_line() -> str:
+    return sys.stdin.buffer.readline().decode("utf-8", "replace")
 
 
 @app.command()
@@ -97,8 +102,17 @@ def chalice_files() -> None:
         print(path.relative_to(chalice_config.ROOT))
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Run a command. Its errors end with one sentence."""
     try:
         app()
-    except (DeploymentFailed, NoWheel, NotHealthy, NotStarted) as error:
-        sys.exit(f"Failed: {error}")
+    except (AddressRefused, DeploymentFailed, NoWheel, NotHealthy, NotStarted) as error:
+        sys.exit(f"Failed: {redact(str(error))}")
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Exception as error:  # noqa: BLE001  the last resort: a traceback helps no user, and may quote a secret
+        sys.exit(f"Failed: {sentence(error)}")
+
+
+if __name__ == "__main__":
+    main()

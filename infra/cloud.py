@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import boto3
+from botocore.config import Config
 
 LOCAL_REGION = "us-east-1"
 _DUMMY = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
@@ -38,6 +39,7 @@ class Cloud:
             aws_access_key_id=_DUMMY["AWS_ACCESS_KEY_ID"],
             aws_secret_access_key=_DUMMY["AWS_SECRET_ACCESS_KEY"],
             verify=False,
+            config=Config(proxies={}),  # those of the environment cannot reach this machine
         )
 
     def environment(self) -> dict[str, str]:

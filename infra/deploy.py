@@ -18,8 +18,10 @@ from infra.deployment import record
 from infra.deployment.event_sources import NotSettled, set_event_sources
 from infra.deployment.recursion import allow_loops
 from infra.deployment.throttling import set_throttles
+from infra.error_handling import without_tracebacks
 from infra.gateway_responses import set_gateway_responses
 from infra.naming import API_STAGE, stack_name
+from infra.openai_address import AddressRefused
 from infra.openai_key import ensure_openai_secret
 from infra.stack import delete_stack, deploy_stack, stack_outputs, stack_outputs_or_none
 
@@ -79,7 +81,7 @@ def failing() -> Iterator[None]:
     """Turn the errors of the steps into DeploymentFailed."""
     try:
         yield
-    except (record.StageLocked, record.RecordMissing, NotSettled) as error:
+    except (record.StageLocked, record.RecordMissing, NotSettled, AddressRefused) as error:
         raise DeploymentFailed(str(error)) from error
 
 
@@ -146,13 +148,15 @@ def run_chalice(cloud: Cloud, command: str, variables: dict[str, str]) -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        errors="replace",
     )
     assert process.stdout is not None
     lines = []
-    for line in process.stdout:
+    for line in without_tracebacks(process.stdout):
         lines.append(line)
         if cloud.endpoint is None:
             print(f"    {line}", end="")
+    process.stdout.close()
     output = "".join(lines)
     if process.wait() != 0:
         raise DeploymentFailed(f"chalice {command} failed:\n{output}")

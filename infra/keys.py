@@ -21,10 +21,12 @@ from chalicelib.adapters.runtime.clock import SystemClock
 from chalicelib.domain.auth.identity import Key, Role
 from chalicelib.domain.units import DAY_MS, rfc3339
 from chalicelib.services.auth.authenticate import new_secret, secret_hash
+from cli.checks.text_input import problem_of_text
 from infra.local.reach import cloud_of
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="API keys of a deployment.")
 MAX_NAME_LENGTH = 128  # characters of a tenant or user name: both are part of index keys, which DynamoDB limits to 2 KB
+MAX_DAYS = 36_500  # a later year could not be written as a date
 Stage = Annotated[str, typer.Option(help="The stage, such as dev.")]
 Tenant = Annotated[str, typer.Option(help="The tenant that the key belongs to.")]
 
@@ -52,7 +54,7 @@ def make(
     tenant: Tenant,
     role: Annotated[str, typer.Option(help="viewer, user, operator or admin.")] = "user",
     user: Annotated[str, typer.Option(help="The user that the key identifies.")] = "default",
-    days: Annotated[int | None, typer.Option(help="Days until the key expires; by default never.", min=1)] = None,
+    days: Annotated[int | None, typer.Option(help="Days until the key expires; by default never.", min=1, max=MAX_DAYS)] = None,
     all_tenants: Annotated[bool, typer.Option(help="Make it an admin of all tenants, for whoever runs the stage.")] = False,
 ) -> None:
     """Create a key and print it. It cannot be shown again."""
@@ -61,6 +63,8 @@ def make(
     for option, name in (("--tenant", tenant), ("--user", user)):
         if not 1 <= len(name) <= MAX_NAME_LENGTH:
             raise typer.BadParameter(f"must have 1 to {MAX_NAME_LENGTH} characters", param_hint=option)
+        if problem := problem_of_text(name):
+            raise typer.BadParameter(problem, param_hint=option)
     if all_tenants and role != "admin":
         raise typer.BadParameter("only an admin may be of all tenants", param_hint="--all-tenants")
     cloud_of(stage).bind_this_process()

@@ -6,19 +6,39 @@ They are stored in Secrets Manager only: in no file, template or argument list.
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
+import typer
 from botocore.exceptions import ClientError
 
 from infra.cloud import Cloud
 from infra.naming import openai_secret_name
+from infra.openai_address import check_address
+
+
+def checked_openai_key(text: str) -> str:
+    """The key without blanks and line ends around it.
+
+    Raises BadParameter, which never quotes it, if there is none or no header could carry it.
+    """
+    key = text.strip()
+    if not key:
+        raise typer.BadParameter("No key given.")
+    if not re.fullmatch(r"[!-~]+", key):
+        raise typer.BadParameter("The OpenAI key has a character that a key cannot have, such as a blank or a letter with an accent.")
+    return key
 
 
 def put_openai_credentials(cloud: Cloud, credentials: dict[str, str]) -> bool:
     """Store `{"api_key", "base_url"?, "organization"?, "project"?}`.
 
     Returns whether they changed.
+
+    Raises:
+        AddressRefused: the address cannot be that of an API.
     """
+    check_address(credentials.get("base_url"))
     client, name = cloud.client("secretsmanager"), openai_secret_name(cloud.stage)
     stored = _read(client, name)
     if stored is None:
@@ -32,10 +52,14 @@ def ensure_openai_secret(cloud: Cloud) -> bool:
     """Create an empty secret if there is none, so that functions report "not configured".
 
     Returns whether a key is set.
+
+    Raises:
+        AddressRefused: the stored address cannot be that of an API, so no job could run.
     """
     stored = _read(cloud.client("secretsmanager"), openai_secret_name(cloud.stage))
     if stored is None:
         put_openai_credentials(cloud, {"api_key": ""})
+    check_address(stored.get("base_url") if stored else None)
     return bool(stored and stored.get("api_key"))
 
 

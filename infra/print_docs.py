@@ -11,10 +11,12 @@ import re
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import MISSING, fields, replace
+from itertools import groupby
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from chalicelib.adapters.openai.errors import SIGNS, Sign
 from chalicelib.domain import errors, failures
 from chalicelib.domain.errors import HeadraceError
 from chalicelib.domain.execution.retry_policy import RetryPolicy
@@ -68,7 +70,14 @@ MEANINGS = {
     "requests_per_minute": "Maximum requests per key and clock minute. Event streams count, but are never rejected.",
     "max_long_polls": "Maximum requests held at the same time (`?wait=`, `async: false`, event streams); more are answered at once.",
     "frames_per_second": "Token frames per second to one WebSocket. In the first three seconds it is ten.",
-    "provider_idle_timeout": "Maximum seconds without an event from OpenAI during an answer, except while the model reasons.",
+    "omit_parameters": (
+        "Parameters that Headrace adds to each request and that are never sent to this provider, separated by commas: any of "
+        "`stream`, `stream_options`, `store`, `prompt_cache_key`, `max_output_tokens`. See [providers.md](providers.md#what-is-sent)."
+    ),
+    "provider_idle_timeout": (
+        "Maximum seconds of silence while OpenAI writes an answer. Before its first token, while it reasons and between items "
+        "`config.timeout` applies."
+    ),
 }
 
 
@@ -123,17 +132,49 @@ def _job_error_section() -> str:
 The `error` of a job, in its record, its result and the last frame of its streams:
 `{{"code", "class", "retryable", "message", "suggestion", "attempt", "provider_status", "provider_request_id"}}`.
 
-{_table(("code", "class", "retried", "message", "what to do"), _job_errors())}
+{_table(("code", "class", "retried", "message", "what to do", "once it has failed"), _job_errors())}
 
 "retried: yes" means: the job gets a new attempt while attempts are left (`config.max_attempts`,
 which includes the first; default 3) and the next one would start within `config.retry_for` (default
 24 h). The delay before it is random between 0 and {policy.base:g} s x 2^n, at most {policy.cap:g} s, or follows the retry
-schedule of the job type. It is never shorter than OpenAI's `Retry-After`. Text and cost of a failed
-attempt are kept in `GET /jobs/{{id}}/attempts`.
+schedule of the job type. It is never shorter than the wait that OpenAI asks for. Text and cost of a
+failed attempt are kept in `GET /jobs/{{id}}/attempts`.
 
-"it waits" means: no attempt is used. The job is `held` with the code as its reason, checks again
-every few minutes and continues by itself. A job type that can answer without OpenAI does so
-instead; its result has `"fallback": true`."""
+"it waits" means: no attempt is used. The job is `held` with a reason
+([api.md](api.md#held-jobs)) and this error, and continues by itself; if the cause is not over within
+`config.retry_for`, it fails with it. Without a key, a job type that can answer without OpenAI does
+so instead; its result has `"fallback": true`.
+
+"what to do" is the `suggestion` while the job goes on, "once it has failed" the one in the end. The
+message has the provider's own words behind ours, without keys, tags and invisible characters.
+
+{_signs_section()}"""
+
+
+def _signs_section() -> str:
+    rows = ((f"`{sign.kind.code}`", sign.meaning, *_signs(sign), sign.suggestion) for sign in SIGNS)
+    return f"""## By which signs an error of OpenAI is known
+
+The first line that fits decides. A line fits by one of its codes (also of types, in small letters;
+`*` stands for any end), or by one of its words in the message (regular expressions, regardless of
+capitals), or, without both, by its status alone. The status has to be one of the line's, if it has
+some; inside a stream that has begun it is the number in the error, if there is one, and without one
+only codes count, and words of lines for every status. Bodies are read in the shapes of OpenAI,
+nested or flat, FastAPI (`detail`), problem details, lists, plain text and pages of HTML.
+
+{_table(("code", "meaning", "status", "codes", "words", "what helps, if not as above"), rows)}
+
+How long to wait is read from `retry-after-ms`, `Retry-After` (seconds, a duration, a date), the
+words of the message ("try again in 6h3m12.5s", "retry after 20 minutes", "in 1 day"), fields such as
+`retry_after` and `retryDelay`, and, if nothing else says it, `x-ratelimit-reset-*`."""
+
+
+def _signs(sign: Sign) -> tuple[str, str, str]:
+    runs = [list(run) for _, run in groupby(enumerate(sorted(sign.statuses)), key=lambda one: one[1] - one[0])]
+    ranges = ", ".join(f"{run[0][1]} to {run[-1][1]}" if len(run) > 2 else ", ".join(str(status) for _, status in run) for run in runs)
+    codes = [*sorted(sign.codes), *(f"{prefix}*" for prefix in sign.prefixes)]
+    words = [f"`{'^' if sign.begins else ''}{one}`" for one in sign.words]
+    return ranges, ", ".join(f"`{code}`" for code in codes), "; ".join(words)
 
 
 def settings_page() -> str:
@@ -210,8 +251,8 @@ def _classes(module: ModuleType, root: type[HeadraceError]) -> list[Any]:
 
 
 def _attempt_row(kind: type[AttemptFailed]) -> tuple[str, ...]:
-    retried = "it waits" if kind is failures.NotConfigured else "yes" if kind.retryable else "no"
-    return f"`{kind.code}`", kind.error_class, retried, _docstring(kind), kind.suggestion
+    retried = "it waits" if kind.waits else "yes" if kind.retryable else "no"
+    return f"`{kind.code}`", kind.error_class, retried, _docstring(kind), kind.suggestion, kind.final_suggestion
 
 
 def _job_errors() -> list[tuple[str, ...]]:
@@ -238,7 +279,7 @@ def _job_row(failed: Job | None) -> tuple[str, ...]:
     if failed is None or failed.error is None:
         raise TypeError("this job must fail")
     error = failed.error
-    return f"`{error.code}`", error.error_class, "yes" if error.retryable else "no", error.message, error.suggestion
+    return f"`{error.code}`", error.error_class, "yes" if error.retryable else "no", error.message, error.suggestion, ""
 
 
 def _platform_errors() -> Iterator[tuple[str, ...]]:

@@ -130,9 +130,9 @@ def _expiry(name: str, folder: str, days: int) -> dict[str, Any]:
 
 
 def _cors(stage: str) -> dict[str, Any]:
-    """Origins that may call the API may also use its signed links."""
+    """Origins that may call the API may also use its signed links, with the headers that tracing adds."""
     origins = [origin.strip() for origin in SETTINGS[stage]["HEADRACE_ALLOWED_ORIGINS"].split(",") if origin.strip()]
-    rule = {"AllowedOrigins": origins, "AllowedMethods": ["GET", "PUT"], "AllowedHeaders": ["Content-Type"], "MaxAge": 3600}
+    rule = {"AllowedOrigins": origins, "AllowedMethods": ["GET", "PUT"], "AllowedHeaders": ["*"], "MaxAge": 3600}
     return {"CorsConfiguration": {"CorsRules": [rule]}} if origins else {}
 
 

@@ -105,7 +105,11 @@ class Container(DynamoStores):
 
         credentials = SecretsManagerCredentials(self.settings.stage, self.clock)
         return OpenAIResponses(
-            credentials, forget=credentials.forget, idle_timeout=self.settings.provider_idle_timeout, offload=self.offload
+            credentials,
+            forget=credentials.forget,
+            idle_timeout=self.settings.provider_idle_timeout,
+            offload=self.offload,
+            omits=self.settings.omit_parameters,
         )
 
     # ---- the environment

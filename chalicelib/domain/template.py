@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+import unicodedata
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from chalicelib.domain.errors import TemplateProblem
@@ -30,6 +31,72 @@ def names(text: str) -> tuple[str, ...]:
 def names_within(value: Any) -> tuple[str, ...]:
     """Return the names in all texts of a JSON value."""
     return tuple(dict.fromkeys(name for text in _texts(value) for name in names(text)))
+
+
+def name_key(name: str) -> str:
+    """Return what makes a name the same as another: not capitals, blanks around it, or what is invisible.
+
+    Columns and the names of a template are both compared by it.
+    """
+    return " ".join(trimmed(unicodedata.normalize("NFKC", name)).split()).casefold()
+
+
+def trimmed(text: str) -> str:
+    """Return the text without blanks around it and without the characters that nobody can see or type.
+
+    These are byte order marks, zero-width characters and the like.
+    """
+    if text.isascii():
+        return text.strip()
+    return "".join(character for character in text if unicodedata.category(character) != "Cf").strip()
+
+
+def match_names(text: str, known: Collection[str]) -> str:
+    """Return the template with each name written as in `known`: `{{language}}` becomes `{{Language}}`.
+
+    A name that fits two of `known` in the same way, or none, stays.
+    """
+    unknown = [name for name in names(text) if name not in known]
+    if not unknown:
+        return text
+    found = _names_by_key(known)
+    spelled = {name: exact for name in unknown if (exact := _known_name(name, found)) is not None}
+
+    def respelled(match: re.Match[str]) -> str:
+        exact = spelled.get(_name(match))
+        return match.group() if exact is None or match.group() == ESCAPED_BRACES else f"{{{{{exact}}}}}"
+
+    return _PLACEHOLDER.sub(respelled, text) if spelled else text
+
+
+def match_names_within(value: Any, known: Collection[str]) -> Any:
+    """Return the JSON value with `match_names` applied to every text in it."""
+    return _map_texts(value, lambda text: match_names(text, known))
+
+
+def _names_by_key(known: Collection[str]) -> dict[str, str | None]:
+    """Return the names by their keys; None where two names have one. A name that is its own key comes first."""
+    found: dict[str, str | None] = {}
+    for name in known:
+        placeholder = _PLACEHOLDER.fullmatch(f"{{{{{name}}}}}")
+        if placeholder is None or _name(placeholder) != name:
+            continue  # no template can name it
+        key = name_key(name)
+        if name == key or key not in found:
+            found[key] = name
+        elif found[key] != key:
+            found[key] = None
+    return found
+
+
+def _known_name(name: str, found: Mapping[str, str | None]) -> str | None:
+    """Return the known name for `name`, or for the part before its first dot."""
+    exact = found.get(name_key(name))
+    if exact is not None or "." not in name:
+        return exact
+    first, _, rest = name.partition(".")
+    exact = found.get(name_key(first))
+    return None if exact is None else f"{exact}.{rest}"
 
 
 def fill(text: str, values: Mapping[str, Any]) -> str:
@@ -84,13 +151,7 @@ class _Filler:
         return _PLACEHOLDER.sub(self._replacement, text)
 
     def within(self, value: Any) -> Any:
-        if isinstance(value, str):
-            return self.text(value)
-        if isinstance(value, dict):
-            return {name: self.within(part) for name, part in value.items()}
-        if isinstance(value, list):
-            return [self.within(part) for part in value]
-        return value
+        return _map_texts(value, self.text)
 
     def _replacement(self, match: re.Match[str]) -> str:
         return self._budget.take("{{" if match.group() == ESCAPED_BRACES else _as_text(_value(_name(match), self._values)))
@@ -99,6 +160,17 @@ class _Filler:
 def _name(match: re.Match[str]) -> str:
     """Return the name in a placeholder, without surrounding spaces."""
     return (match.group(1) or "").strip()
+
+
+def _map_texts(value: Any, change: Callable[[str], str]) -> Any:
+    """Return the JSON value with `change` applied to its texts; field names stay."""
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, dict):
+        return {name: _map_texts(part, change) for name, part in value.items()}
+    if isinstance(value, list):
+        return [_map_texts(part, change) for part in value]
+    return value
 
 
 def _texts(value: Any) -> Iterator[str]:

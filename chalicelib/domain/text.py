@@ -6,6 +6,7 @@ Offsets and lengths count Unicode code points everywhere: Python's `len`, JavaSc
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 
@@ -16,6 +17,11 @@ MAX_FRAME_POINTS = 5_000
 MAX_CHUNK_POINTS = 60_000
 REPLACEMENT = "\ufffd"
 _SURROGATE = re.compile("[\ud800-\udfff]")
+# Control characters, blanks other than the space, and characters without a shape, such as the byte order mark.
+_INVISIBLE = re.compile(
+    "[\\x00-\\x1f\\x7f-\\xa0\\xad\\u034f\\u061c\\u115f\\u1160\\u1680\\u180e\\u2000-\\u200f\\u2028-\\u202f\\u205f-\\u206f"
+    "\\u3000\\u3164\\ufeff\\uffa0\\ufff9-\\ufffb\\U000e0000-\\U000e007f]"
+)
 
 
 class SurrogateJoiner:
@@ -54,6 +60,14 @@ def repair_surrogates(text: str) -> str:
     if text.isascii() or not _SURROGATE.search(text):
         return text
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
+def visible(text: str) -> str:
+    """Return the text with each invisible character written as in JSON: `\\ufeff`.
+
+    Without this, two names that look the same differ, and nobody can see why.
+    """
+    return _INVISIBLE.sub(lambda match: json.dumps(match.group())[1:-1], text)
 
 
 def split_text(text: str, size: int) -> Iterator[str]:

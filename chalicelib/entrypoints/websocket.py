@@ -25,6 +25,7 @@ from chalicelib.domain.streaming import frames
 from chalicelib.domain.streaming.socket_budget import MAX_MESSAGE_LENGTH
 from chalicelib.domain.streaming.subscriptions import LAST_OFFSET, Connection
 from chalicelib.domain.validation.schema import problems
+from chalicelib.domain.validation.whole_numbers import whole_numbers
 from chalicelib.entrypoints.http.requests.jobs import LAST_ATTEMPT
 from chalicelib.observability import record
 from chalicelib.services.auth.authenticate import authenticate_bearer, authenticate_ticket
@@ -138,10 +139,12 @@ def _parse(body: str | None) -> dict[str, Any]:
     action = data.get("action") if isinstance(data, dict) else None
     if not isinstance(action, str) or action not in ACTIONS:
         raise InvalidRequest(f"`action` must be one of {', '.join(ACTIONS)}.")
-    details = problems(_message_schema(action, of_batch="batch_id" in data), data)
+    schema = _message_schema(action, of_batch="batch_id" in data)
+    details = problems(schema, data)
     if details:
         raise InvalidRequest(details=details)
-    return dict(data)
+    checked: dict[str, Any] = whole_numbers(schema, data)
+    return checked
 
 
 @cache

@@ -31,8 +31,12 @@ MAX_PROMPTS = 1_000
 CONCURRENCY = 8
 # The request of a dependent row is not known in advance.
 _DEPENDENCY_FIELDS = ("depends_on", "on_parent_failure")
+_BODY_FIELDS = ("method", "url", "body")  # the config of a batch is in the input of this job
 
-_ITEM: Schema = {**ITEM, "properties": {name: rule for name, rule in ITEM["properties"].items() if name not in _DEPENDENCY_FIELDS}}
+_ITEM: Schema = {
+    **ITEM,
+    "properties": {name: rule for name, rule in ITEM["properties"].items() if name not in (*_DEPENDENCY_FIELDS, *_BODY_FIELDS)},
+}
 INPUT: Schema = {
     "type": "object",
     "properties": {

@@ -14,7 +14,7 @@ from chalicelib.domain.batches.row import Row
 from chalicelib.domain.errors import Detail, InvalidRequest
 from chalicelib.domain.ids import batch_id_of_job
 from chalicelib.domain.jobs.job_type import JobType, Limits, Schema
-from chalicelib.job_types._shared.batch_options import OPTIONS, existing_batch, recipients_of
+from chalicelib.job_types._shared.batch_options import DELIMITER, OPTIONS, existing_batch, recipients_of
 from chalicelib.ports import UploadedFile
 from chalicelib.services.batches.submit_batch import base_submission, prepare_batch, submit_batch
 from chalicelib.services.files.uploads import open_upload
@@ -36,7 +36,7 @@ INPUT: Schema = {
             "description": "An upload of the submitter, from `POST /uploads`.",
         },
         **OPTIONS,
-        "delimiter": {"enum": ["comma", "semicolon", "tab"], "description": "The delimiter of CSV. Default: detected from the header."},
+        "delimiter": {**DELIMITER, "description": "The delimiter of CSV: a name or the character. Default: as the file says or shows."},
     },
     "required": ["upload_id"],
     "additionalProperties": False,

@@ -11,15 +11,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from chalicelib.domain.batches.options import parse_delimiter
 from chalicelib.domain.errors import Unavailable
 from chalicelib.domain.execution.result import Result
-from chalicelib.domain.files.export_formats import FORMATS, Format, Row, row_writer
+from chalicelib.domain.files.export_formats import FORMATS, CsvStyle, Format, Row, row_writer
 from chalicelib.domain.jobs.job import Job
 from chalicelib.domain.jobs.job_type import NO_MODEL, JobType, Limits, Schema
 from chalicelib.domain.jobs.spec import JobSpec
 from chalicelib.domain.streaming.frames import error_shape
 from chalicelib.domain.text import repair_surrogates
 from chalicelib.domain.units import dollars, rfc3339
+from chalicelib.job_types._shared.batch_options import DELIMITER
 from chalicelib.job_types._shared.job_filters import FILTER, parse_filters
 from chalicelib.ports import FileWriter
 from chalicelib.services.jobs.list_jobs import Filters, list_jobs
@@ -77,6 +79,8 @@ OPTIONS: Schema = {
     "type": "object",
     "properties": {
         "format": {"enum": list(FORMATS), "description": "`csv` (the default), `json` (an array of rows) or `jsonl` (a row a line)."},
+        "delimiter": {**DELIMITER, "description": "Of CSV: `comma` (the default), `semicolon`, `tab`, `pipe`, or the character."},
+        "bom": {"type": "boolean", "description": "Begin CSV with a byte order mark, by which Excel knows UTF-8. Default: false."},
         "include": {
             "type": "array",
             "uniqueItems": True,
@@ -160,7 +164,9 @@ async def _jobs_by_filter(task: TaskRun) -> tuple[list[Job], int, bool]:
 async def _write(task: TaskRun, upload: FileWriter, jobs: list[Job], file_format: Format) -> int:
     """Write all rows, a group at a time, and return the size of the object in bytes."""
     include = tuple(task.spec.options.get("include", ("output",)))
-    writer = row_writer(file_format, (*RECORD_COLUMNS, *include))
+    options = task.spec.options
+    style = CsvStyle(parse_delimiter(options.get("delimiter", "comma")) or ",", options.get("bom", False))
+    writer = row_writer(file_format, (*RECORD_COLUMNS, *include), style=style)
     await task.run_sync(upload.write, writer.begin().encode())
     written = 0
     for group in _groups(jobs, CONCURRENCY if set(include) & set(SPEC_COLUMNS) else PAGE_SIZE):

@@ -29,8 +29,12 @@ class Price:
 class Prices(Protocol):
     """The list prices of models."""
 
-    def of(self, model: str) -> Price | None:
-        """Return the price of a model; None if it is not known."""
+    def of(self, model: str, tier: str | None = None) -> Price | None:
+        """Return the price of a model; None if it is not known.
+
+        Args:
+            tier: the service tier that was served or asked for, such as `flex`. None: the standard.
+        """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +51,7 @@ class ModelRequest:
     extra: dict[str, Any] = field(default_factory=dict)
     timeout: float = 300.0  # seconds
     background: bool = False  # the provider continues without a listener and keeps the response for some minutes
+    stream: bool = True  # read the answer as it is written; otherwise at once, when it is complete
 
     @property
     def is_flex(self) -> bool:
@@ -66,24 +71,31 @@ class ResponseStarted:
 class TextDelta:
     """The next piece of text. `refusal`: the model refuses.
 
-    `sequence` is the number of the event, to resume after it.
+    `sequence` is the number of the event, to resume after it. `message`: another message of the
+    response begins here; `text` begins with the blank line that sets it apart. `tokens`: how many
+    tokens the piece stands for.
     """
 
     text: str
     sequence: int = 0
     refusal: bool = False
+    message: bool = False
+    tokens: int = 1
 
 
 @dataclass(frozen=True, slots=True)
 class ResponseEnded:
     """The provider's final event.
 
-    `incomplete_reason` is `max_tokens` or `content_filter` if the response was cut.
+    `incomplete_reason` is `max_tokens` or `content_filter` if the response was cut. `usage` is None
+    if the provider did not count, or what it sent cannot be a count. `tier` is the service tier
+    that was served, None if the provider does not say.
     """
 
     usage: Usage | None
     model: str | None = None
     incomplete_reason: str | None = None
+    tier: str | None = None
 
 
 ProviderEvent = ResponseStarted | TextDelta | ResponseEnded
@@ -107,7 +119,8 @@ class Provider(Protocol):
     """Runs requests on models. Every exception is an `AttemptFailed`."""
 
     def stream(self, request: ModelRequest) -> AbstractAsyncContextManager[AsyncIterator[ProviderEvent]]:
-        """Send a request and read the response as it is written. The last event is `ResponseEnded`.
+        """Send a request and read the response as it is written, or at once if `request.stream` is
+        false or the provider refuses to stream it. The last event is `ResponseEnded`.
 
         Leaving the context closes the stream, which stops a plain response but not one in the
         background.
@@ -118,6 +131,8 @@ class Provider(Protocol):
 
         Raises:
             StreamCut: from the iterator, if the stream ended without `ResponseEnded`.
+            ReattachRefused: from the iterator, after `ResponseStarted`: the response in the
+                background is not streamed, `fetch` returns it.
         """
 
     def resume(self, response_id: str, after: int, request: ModelRequest) -> AbstractAsyncContextManager[AsyncIterator[ProviderEvent]]:

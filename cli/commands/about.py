@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from contextlib import closing
 from typing import Annotated, Any
@@ -10,8 +11,10 @@ import typer
 
 from cli import output
 from cli.api import Api
+from cli.checks.text_input import read_stdin_line
+from cli.errors import UsageError
 from cli.session import Json, session
-from cli.target import Target, write_login
+from cli.target import Target, checked_address, checked_key, write_login
 
 
 def types(ctx: typer.Context, as_json: Json = False) -> None:
@@ -50,20 +53,33 @@ def login(
     headrace login --api-url https://abc123.execute-api.eu-central-1.amazonaws.com/api
     """
     current = session(ctx)
-    address = api_url or current.api_url or typer.prompt("Address of the API")
-    secret = key or current.key or _prompt_for_key()
-    target = Target(address.rstrip("/"), secret)
+    address = checked_address(api_url or current.api_url or _prompt_for_address(), "The address")
+    secret = checked_key(key or current.key or _prompt_for_key(), "the login")
+    if address is None or secret is None:
+        raise UsageError("A login needs an address and a key.", "headrace login --api-url https://...; the key is asked for.")
+    _check_websocket_address(ws_url)
+    target = Target(address, secret)
     with closing(Api(target)) as api:
         me = api.get("/me")
-    path = write_login(Target(target.api_url, target.key, ws_url or me.get("websocket")))
+    published = me.get("websocket")
+    path = write_login(Target(address, secret, ws_url or (published if isinstance(published, str) else None)))
     output.note(f"Logged in as {me.get('user')} ({me.get('role')}) of {me.get('tenant')}; stored in {path}")
+
+
+def _check_websocket_address(address: str | None) -> None:
+    if address and not re.fullmatch(r"wss?://[^\s/]+[^\s]*", address):
+        raise UsageError("--ws-url is no address of a WebSocket.", "It begins with wss:// or ws://.")
+
+
+def _prompt_for_address() -> str:
+    if not sys.stdin.isatty():
+        raise UsageError("There is no address.", "Give it with --api-url https://...")
+    return str(typer.prompt("Address of the API"))
 
 
 def _prompt_for_key() -> str:
     """Read the key: hidden input on a terminal, else one line of stdin."""
-    if sys.stdin.isatty():
-        return str(typer.prompt("Key", hide_input=True))
-    return sys.stdin.readline().strip()
+    return str(typer.prompt("Key", hide_input=True)) if sys.stdin.isatty() else read_stdin_line()
 
 
 def _flat_fields(answer: dict[str, Any]) -> list[tuple[str, Any]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -10,14 +9,18 @@ from typing import Annotated, Any, Literal
 import typer
 
 from cli import output, request
-from cli.batch_files import read_batch_input, submit_batch
+from cli.batch_files import BYTE_ORDER_MARK, read_batch_input, submit_batch
 from cli.batch_screen import exit_for_batch, follow_batch, print_batch, print_dry_run, print_rows
 from cli.commands import options
-from cli.errors import UsageError
+from cli.errors import Unreachable, UsageError
+from cli.files import write_file
 from cli.links import download
 from cli.session import Json, Session, session
+from cli.usage import text_id
 
-BatchId = Annotated[str, typer.Argument(metavar="BATCH", help="The id of the batch, batch_...", show_default=False)]
+BatchId = Annotated[
+    str, typer.Argument(metavar="BATCH", help="The id of the batch, batch_...", show_default=False, callback=text_id("batch"))
+]
 
 app = typer.Typer(rich_markup_mode=None, no_args_is_help=True, help="Submit, watch and export batches of prompts.")
 
@@ -27,6 +30,7 @@ def submit(
     ctx: typer.Context,
     paths: options.Paths,
     glob: options.Glob = None,
+    as_what: options.AsWhat = None,
     template: options.Template = None,
     job_type: options.Type = None,
     model: options.Model = None,
@@ -53,8 +57,11 @@ def submit(
     headrace batch submit contracts --glob '*.sol' --type security_analysis --name audit
     headrace batch submit a.sol b.sol --json | jq -r .batch_id
     \b
+    headrace batch submit january.csv february.csv --dry-run
+    \b
     A single .csv, .tsv, .json, .jsonl or .txt file is sent unchanged: its rows are the batch.
-    Otherwise each file is one row, with its name as id.
+    Of several .csv, .tsv and .jsonl files the rows of all are the batch.
+    Otherwise each file is one row, with its name as id. Files that end with .gz are unpacked.
     """
     if glob is not None and not any(path.is_dir() for path in paths):
         raise UsageError("--glob chooses files of a folder, but no folder is named.")
@@ -76,7 +83,7 @@ def submit(
         "dry_run": dry_run or None,
     }
     given = {option_name: value for option_name, value in batch_options.items() if value not in (None, {})}
-    answer = submit_batch(session(ctx).api, read_batch_input(paths, glob), given)
+    answer = submit_batch(session(ctx).api, read_batch_input(paths, glob, as_what), given)
     if answer.get("dry_run"):
         _show(answer, as_json, print_dry_run)
     elif monitor:
@@ -119,25 +126,36 @@ def export(
     batch: BatchId,
     export_format: Annotated[Literal["csv", "json"] | None, typer.Option("--format", help="csv or json.", show_default="csv")] = None,
     file: Annotated[Path | None, typer.Option("--output", "-o", help="Write to this file.", show_default=False)] = None,
+    delimiter: Annotated[
+        str | None, typer.Option(help="The delimiter of CSV: comma, semicolon, tab, pipe, or the character.", show_default="comma")
+    ] = None,
+    bom: Annotated[
+        bool | None,
+        typer.Option("--bom/--no-bom", help="Begin CSV with a byte order mark, which Excel needs.", show_default="in a file"),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Export all rows with their answers so far, in the order of submission.
 
     \b
     headrace batch export batch_01J... -o answers.csv
+    headrace batch export batch_01J... -o answers.csv --delimiter semicolon     # for a German or French Excel
     headrace batch export batch_01J... --json | jq -r '.items[].output'
     """
     if as_json and export_format == "csv":
         raise UsageError("--json and --format csv contradict each other.")
     names_json = export_format is None and file is not None and file.suffix.lower() == ".json"
-    chunks = _export(session(ctx), batch, "json" if as_json or names_json else export_format or "csv")
+    query: dict[str, Any] = {"format": "json" if as_json or names_json else export_format or "csv"}
+    if query["format"] == "csv":
+        has_bom = bom if bom is not None else file is not None
+        query |= {"delimiter": delimiter, "bom": "true" if has_bom else None}
+    elif delimiter is not None or bom is not None:
+        raise UsageError("--delimiter and --bom are of CSV, but the format is JSON.")
+    chunks = _export(session(ctx), batch, query)
     if file is None:
-        for chunk in chunks:
-            sys.stdout.buffer.write(chunk)
-        sys.stdout.flush()
+        output.write_bytes(chunks)
     else:
-        _write_file(file, chunks)
-        output.note(f"{file}  {file.stat().st_size:,} bytes")
+        output.note(f"{file}  {write_file(file, chunks):,} bytes")
 
 
 @app.command("list")
@@ -191,26 +209,20 @@ def _show(answer: dict[str, Any], as_json: bool, show: Any) -> None:
 
 def _read_template(template: str | None) -> str | None:
     """The template, read from a file if it is `@FILE`."""
-    return request.read_prompt(None, Path(template[1:])) if template is not None and template.startswith("@") else template
+    if template is None or not template.startswith("@"):
+        return template
+    return request.read_prompt(None, Path(template[1:])).removeprefix(BYTE_ORDER_MARK)
 
 
-def _export(current: Session, batch: str, export_format: str) -> Iterator[bytes]:
+def _export(current: Session, batch: str, query: dict[str, Any]) -> Iterator[bytes]:
     """The exported bytes, from the API or from the signed link to which it redirects."""
-    response = current.api.request("GET", f"/batches/{batch}/export", query={"format": export_format}, follow_redirects=False)
-    return download(response.headers["Location"]) if response.status_code == 307 else iter([response.content])
-
-
-def _write_file(file: Path, chunks: Iterator[bytes]) -> None:
-    """Write a temporary file, then rename it: a failed download leaves an existing file alone."""
-    unfinished = file.with_name(f"{file.name}.part")
-    try:
-        with unfinished.open("wb") as target:
-            target.writelines(chunks)
-        unfinished.replace(file)
-    except OSError as error:
-        raise UsageError(f"{file} cannot be written: {error}") from error
-    finally:
-        unfinished.unlink(missing_ok=True)
+    response = current.api.request("GET", f"/batches/{batch}/export", query=query, follow_redirects=False)
+    if response.status_code != 307:
+        return iter([response.content])
+    link = response.headers.get("Location", "")
+    if not link.startswith(("https://", "http://")):
+        raise Unreachable("The API named no link for the download.")
+    return download(link)
 
 
 def _print_batches(batches: list[dict[str, Any]]) -> None:
@@ -220,7 +232,7 @@ def _print_batches(batches: list[dict[str, Any]]) -> None:
         counts = batch.get("counts") or {}
         table.add_row(
             batch["batch_id"],
-            output.clean(batch.get("name") or ""),
+            str(batch.get("name") or ""),
             output.status_text(batch["status"]),
             str(counts.get("total", "")),
             str(counts.get("completed", "")),

@@ -9,6 +9,7 @@ import typer
 from cli import output
 from cli.errors import Exit, UsageError
 from cli.session import JobId, Json, session
+from cli.usage import text_id
 
 OfType = Annotated[str | None, typer.Option("--type", "-t", help="Only jobs of this type.", show_default=False)]
 WithError = Annotated[str | None, typer.Option("--error", "-e", help="Only jobs with this error code.", show_default=False)]
@@ -122,7 +123,12 @@ def redrive(
 
 def bulk(
     ctx: typer.Context,
-    bulk_id: Annotated[str, typer.Argument(metavar="BULK", help="The id of the bulk operation, bulk_...", show_default=False)],
+    bulk_id: Annotated[
+        str,
+        typer.Argument(
+            metavar="BULK", help="The id of the bulk operation, bulk_...", show_default=False, callback=text_id("bulk operation")
+        ),
+    ],
     as_json: Json = False,
 ) -> None:
     """Show the progress of a bulk operation."""

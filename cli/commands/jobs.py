@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from cli import output
+from cli.api import json_of
 from cli.errors import Exit, UsageError
+from cli.files import write_file
 from cli.session import JobId, Json, session
 
 ACCEPTED = 202
@@ -74,21 +75,23 @@ def download(
     """
     answer = session(ctx).api.request("GET", f"/jobs/{job}/download")
     if answer.status_code == ACCEPTED:
-        status = answer.json().get("status")
+        status = json_of(answer).get("status")
         output.note(f"The job is {status} and has not created its file yet. See its progress with `headrace watch {job}`.")
         raise typer.Exit(Exit.ENDED_EARLY)
     if target == "-":
-        sys.stdout.buffer.write(answer.content)
+        output.write_bytes([answer.content])
         return
     path = Path(target or _file_name(answer.headers.get("Content-Disposition", ""), job))
-    path.write_bytes(answer.content)
-    output.note(f"{path}: {len(answer.content)} bytes")
+    if target is None and path.exists():  # the name is the server's choice, and must cost nobody a file
+        raise UsageError(f"{path} exists already.", "Name the file with -o; it is then overwritten.")
+    output.note(f"{path}: {write_file(path, [answer.content])} bytes")
 
 
 def _file_name(disposition: str, job: str) -> str:
     """The file name of a Content-Disposition header, without folders, or else the job id."""
     match = re.search(r'filename="([^"]+)"', disposition)
-    return Path(match.group(1)).name if match else job
+    name = re.sub(r"[^\w .()+-]", "_", Path(match.group(1)).name) if match else ""
+    return name[:100] if name.strip(". ") and not name.startswith((".", "-")) else job
 
 
 def update(
@@ -130,6 +133,7 @@ def _print_status(answer: dict[str, Any], as_json: bool) -> None:
 def _print_jobs(jobs: list[dict[str, Any]]) -> None:
     table = output.new_table(["job", "status", "type", "lane", "created", "cost"])
     table.columns[0].min_width = max(len(job["job_id"]) for job in jobs)  # ids must be copyable, so never cut them off
+    table.columns[1].min_width = max(len(str(job["status"])) for job in jobs)
     for job in jobs:
         table.add_row(
             job["job_id"],

@@ -10,8 +10,9 @@ import typer
 from cli import output
 from cli.errors import Exit
 from cli.session import Json, session
+from cli.usage import text
 
-Model = Annotated[str, typer.Argument(metavar="MODEL", help="The OpenAI model.", show_default=False)]
+Model = Annotated[str, typer.Argument(metavar="MODEL", help="The OpenAI model.", show_default=False, callback=text)]
 Reason = Annotated[str | None, typer.Option(help="A reason to show with the open circuit.", show_default=False)]
 COLOURS = {
     "healthy": "green",

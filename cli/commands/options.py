@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-Prompt = Annotated[str | None, typer.Argument(help="The prompt; `-` or none reads it from stdin.", show_default=False)]
+Prompt = Annotated[
+    str | None,
+    typer.Argument(
+        help="The prompt; `-` or none reads it from stdin. One that begins with a dash may need `--` before it.", show_default=False
+    ),
+]
 File = Annotated[Path | None, typer.Option("--file", "-f", help="Read the prompt from this file.", show_default=False)]
 InputFile = Annotated[
     Path | None,
@@ -27,7 +32,12 @@ TypeOption = Annotated[
     list[str] | None, typer.Option("--option", "-o", help="An option of the job type: name=value; repeatable.", show_default=False)
 ]
 Metadata = Annotated[
-    list[str] | None, typer.Option("--metadata", help="Metadata to store with the job: name=value; repeatable.", show_default=False)
+    list[str] | None,
+    typer.Option(
+        "--metadata",
+        help="Metadata to store with the job: name=value; repeatable. Numbers such as 1.10 or 1e5 stay text.",
+        show_default=False,
+    ),
 ]
 Tag = Annotated[list[str] | None, typer.Option("--tag", help="A tag to filter by; repeatable.", show_default=False)]
 DedupeKey = Annotated[
@@ -70,6 +80,12 @@ ParallelLimit = Annotated[int | None, typer.Option(help="How many rows may run a
 FailureTolerance = Annotated[
     float | None, typer.Option(help="The share of rows, 0 to 1, that may fail before the rest is cancelled.", show_default=False)
 ]
-Delimiter = Annotated[str | None, typer.Option(help="The CSV delimiter: comma, semicolon or tab.", show_default=False)]
+Delimiter = Annotated[
+    str | None, typer.Option(help="The CSV delimiter: comma, semicolon, tab, pipe, or the character.", show_default=False)
+]
+AsWhat = Annotated[
+    Literal["rows", "prompts"] | None,
+    typer.Option("--as", help="Take the rows of all files, or each file as one prompt.", show_default="rows of tables"),
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only show the rows and the cost; submit nothing.")]
 Monitor = Annotated[bool, typer.Option("--monitor", help="Watch the batch until it ends.")]

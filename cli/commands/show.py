@@ -44,7 +44,7 @@ def progress(ctx: typer.Context, job: JobId, as_json: Json = False) -> None:
     if as_json:
         output.print_json(state)
         return
-    speed = state.get("tokens_per_second")
+    speed = output.number(state.get("tokens_per_second"))
     output.print_fields(
         [
             *_state_fields(state),
@@ -143,6 +143,8 @@ def _note_figures(answer: dict[str, Any]) -> None:
         output.note(
             f"{error.get('code')}: {output.clean(str(error.get('message') or ''))} {output.clean(str(error.get('suggestion') or ''))}"
         )
+    if message := (answer.get("incomplete_details") or {}).get("message"):
+        output.note(output.clean(str(message)))
 
 
 def _state_fields(state: dict[str, Any]) -> list[tuple[str, Any]]:
@@ -177,7 +179,8 @@ def _remaining(state: dict[str, Any]) -> str | None:
 
 
 def _percent(value: Any) -> str | None:
-    return None if value is None else f"{float(value):.0f}%"
+    percentage = output.number(value)
+    return None if percentage is None else f"{percentage:.0f}%"
 
 
 def _fraction(part: Any, whole: Any) -> str | None:

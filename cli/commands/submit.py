@@ -71,7 +71,7 @@ def submit(
         config,
         job_type=job_type,
         options=request.parse_pairs(option or [], "--option"),
-        metadata=request.parse_pairs(metadata or [], "--metadata"),
+        metadata=request.parse_pairs(metadata or [], "--metadata", as_typed=True),
         tags=tag or [],
         dedupe_key=dedupe_key,
         delay=delay,

@@ -8,15 +8,22 @@ import typer
 
 from cli import output
 from cli.session import Json, session
+from cli.usage import text_id
 
-Owner = Annotated[str, typer.Argument(metavar="JOB|BATCH", help="The id of the job or the batch.", show_default=False)]
+Owner = Annotated[
+    str,
+    typer.Argument(metavar="JOB|BATCH", help="The id of the job or the batch.", show_default=False, callback=text_id("job or a batch")),
+]
 COLOURS = {"delivered": "green", "pending": "yellow", "failed": "red"}
 
 
 def deliveries(
     ctx: typer.Context,
     job: Owner,
-    retry: Annotated[str | None, typer.Option(help="Send this delivery again: dlv_... For operators.", show_default=False)] = None,
+    retry: Annotated[
+        str | None,
+        typer.Option(help="Send this delivery again: dlv_... For operators.", show_default=False, callback=text_id("delivery")),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """List the webhooks, e-mails and Slack messages of a job or a batch, with their attempts.

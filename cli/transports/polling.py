@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import deque
 
 from cli.api import Api
+from cli.checks.frames import is_frame
 from cli.errors import Unreachable
 from cli.reducer import TERMINAL, Frame
 from cli.watch import Clock, ConnectionLost, MonotonicClock
@@ -49,6 +50,8 @@ class PollingConnection:
     def _poll(self) -> None:
         text = self._api.get(f"/jobs/{self._job_id}/text", attempt=self._attempt or None, offset=self._offset, wait=LONG_POLL_SECONDS)
         state = self._api.get(f"/jobs/{self._job_id}/progress")
+        if not _are_answers(text, state):
+            raise ConnectionLost("the answers are none of a job")
         if state["attempt"] > text["attempt"]:  # the text is that of the requested attempt; only the progress shows a newer one
             self._attempt, self._offset = state["attempt"], 0
         else:
@@ -61,3 +64,10 @@ class PollingConnection:
         if text["done"] and state["status"] in TERMINAL and state["attempt"] == text["attempt"]:
             # All text has been read, so its end offset is the length.
             self._frames.append({**self._frames[-1], "event": f"job_{state['status']}", "length": text["next_offset"]})
+
+
+def _are_answers(text: Frame, state: Frame) -> bool:
+    """Whether both answers have what is read of them."""
+    complete = {"attempt", "text", "next_offset", "done"} <= text.keys() and {"attempt", "status"} <= state.keys()
+    counts = (text.get("attempt"), text.get("next_offset"), state.get("attempt"))
+    return complete and is_frame({**text, "event": "tokens"}) and is_frame(state) and all(isinstance(count, int) for count in counts)

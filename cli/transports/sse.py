@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from cli.api import Api
+from cli.checks.frames import is_frame
 from cli.errors import Unreachable
 from cli.reducer import Frame
 from cli.watch import Clock, ConnectionLost, MonotonicClock
@@ -73,10 +74,21 @@ class SseConnection:
             retry = retry if event.retry is None else event.retry
             self._last_id = event.id or self._last_id
             if event.data is not None:
-                self._frames.append(json.loads(event.data))
+                self._frames.append(_frame(event.data))
         if all(frame.get("event") == "connected" for frame in self._frames):
             retry = max(retry, RETRY_SECONDS)  # nothing happened: do not poll faster than once a second
         self._next_fetch_at = self._clock.now() + retry
+
+
+def _frame(data: str) -> Frame:
+    """Raises ConnectionLost if it is none."""
+    try:
+        frame = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise ConnectionLost("what was received is no frame of a job") from error
+    if not is_frame(frame):
+        raise ConnectionLost("what was received is no frame of a job")
+    return dict(frame)
 
 
 def parse_events(body: str) -> Iterator[Event]:
@@ -97,5 +109,5 @@ def parse_events(body: str) -> Iterator[Event]:
                 event_id = value
             case "data":
                 data.append(value)
-            case "retry" if value.isdigit():
+            case "retry" if value.isascii() and value.isdigit() and len(value) < 10:
                 retry = int(value) / 1000

@@ -6,7 +6,9 @@ import json
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlencode
 
-from cli.api import Api, is_local
+from cli.api import Api
+from cli.checks.proxies import is_loopback
+from cli.checks.redaction import redact
 from cli.errors import CliError
 from cli.reducer import Frame
 from cli.watch import ConnectionLost, TransportFailed
@@ -61,7 +63,7 @@ def open_websocket(api: Api, job_id: str, ws_url: str) -> WebSocketConnection:
 
     If that is rejected, use a ticket in the URL: some proxies drop the header.
     """
-    from websockets.exceptions import InvalidHandshake, InvalidStatus, InvalidURI
+    from websockets.exceptions import InvalidHandshake, InvalidProxy, InvalidStatus, InvalidURI
 
     try:
         try:
@@ -70,10 +72,14 @@ def open_websocket(api: Api, job_id: str, ws_url: str) -> WebSocketConnection:
             if rejected.response.status_code not in (401, 403):
                 raise
             return WebSocketConnection(_connect(f"{ws_url}?{urlencode({'ticket': _ticket(api, job_id)})}", {}), job_id)
-    except InvalidURI as error:
-        raise TransportFailed(f"{ws_url} is not a WebSocket address") from error
-    except (OSError, InvalidHandshake) as error:
-        raise ConnectionLost(str(error) or type(error).__name__) from error
+    except (InvalidURI, ValueError) as error:
+        raise TransportFailed(f"{redact(ws_url)} is not a WebSocket address") from error
+    except ImportError as error:  # a SOCKS proxy needs a package of its own
+        raise TransportFailed("a WebSocket through a SOCKS proxy needs the package python-socks") from error
+    except InvalidProxy as error:
+        raise TransportFailed("the proxy of the environment is no address") from error
+    except (OSError, InvalidHandshake, EOFError) as error:
+        raise ConnectionLost(redact(str(error)) or type(error).__name__) from error
 
 
 def _connect(url: str, headers: dict[str, str]) -> ClientConnection:
@@ -82,7 +88,7 @@ def _connect(url: str, headers: dict[str, str]) -> ClientConnection:
     """
     from websockets.sync.client import connect
 
-    proxy: Literal[True] | None = None if is_local(url) else True
+    proxy: Literal[True] | None = None if is_loopback(url) else True
     return connect(
         url, additional_headers=headers, open_timeout=OPEN_TIMEOUT, ping_interval=None, close_timeout=1, proxy=proxy, legacy=True
     )
@@ -99,6 +105,6 @@ def _parse_frame(message: str | bytes) -> Frame | None:
     """The frame in a message; None if the message is not a JSON object."""
     try:
         frame = json.loads(message)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return frame if isinstance(frame, dict) else None

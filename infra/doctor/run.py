@@ -13,6 +13,7 @@ from botocore.exceptions import (
     NoRegionError,
     PartialCredentialsError,
     ProfileNotFound,
+    ProxyConnectionError,
 )
 from rich.console import Console
 from rich.text import Text
@@ -82,6 +83,8 @@ def _no_access(error: Exception) -> Finding:
         return problem("account", f"{error}: name one of your profiles in AWS_PROFILE.")
     if isinstance(error, NoRegionError):
         return problem("region", "No region is set: set AWS_DEFAULT_REGION.")
+    if isinstance(error, ProxyConnectionError):
+        return problem("account", "The proxy does not answer, or is not of a kind that AWS's library speaks: check HTTPS_PROXY.")
     if isinstance(error, HTTPClientError | EndpointConnectionError):
         return problem("account", "AWS does not answer: check the network, and the region in AWS_DEFAULT_REGION.")
     if isinstance(error, ClientError) and error.response["Error"]["Code"] in EXPIRED:

@@ -11,6 +11,7 @@ from infra.chalice_config import SETTINGS
 from infra.cloud import Cloud
 from infra.doctor.finding import Finding, ok, problem, warning
 from infra.naming import openai_secret_name
+from infra.openai_address import AddressRefused, check_api
 
 FIELDS = {"api_key", "base_url", "organization", "project"}
 
@@ -30,8 +31,21 @@ def openai_key(cloud: Cloud) -> Iterator[Finding]:
         yield problem("openai key", f"No key is stored, so jobs wait. {store}")
     elif credentials["api_key"].strip() != credentials["api_key"] or not credentials["api_key"].isascii():
         yield problem("openai key", f"The stored key has blanks or other characters that no key has. {store}")
+    elif wrong := _address_problem(credentials):
+        yield problem(
+            "openai key", f"{wrong} Jobs wait. Store the address with the key: OPENAI_BASE_URL=... make openai-key STAGE={cloud.stage}."
+        )
     else:
         yield ok("openai key", "A key is stored.")
+
+
+def _address_problem(credentials: dict[str, str]) -> str | None:
+    """Return why the stored address cannot be used; None: it can, or could not be asked from here."""
+    try:
+        check_api(credentials.get("base_url"), credentials["api_key"])
+    except AddressRefused as refused:
+        return str(refused)
+    return None
 
 
 def mail(cloud: Cloud) -> Iterator[Finding]:

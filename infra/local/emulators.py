@@ -16,6 +16,7 @@ from pathlib import Path
 from infra.chalice_config import ROOT
 from infra.cloud import LOCAL_REGION
 from infra.local.processes import Started, start
+from infra.local.proxies import proxies_for_functions
 from infra.local.stack_file import FOLDER, log_file
 
 HOST = "127.0.0.1"
@@ -23,9 +24,9 @@ PYTHON = ROOT / ".venv-cloud" / "bin" / "python"
 START_SECONDS = 40.0
 SCRATCH = tuple(FOLDER / name for name in ("tmp", "state", "s3"))  # the files of the emulators
 
-# Variables that the functions may need from the environment of the user. No other is passed on,
-# above all no credentials.
-PASSED_ON = ("PATH", "LANG", "LC_ALL", "SSL_CERT_FILE", "SSL_CERT_DIR", "HTTPS_PROXY", "HTTP_PROXY", "https_proxy", "http_proxy")
+# Variables that the functions may need from the environment of the user, besides those of proxies. No
+# other is passed on, above all no credentials.
+PASSED_ON = ("PATH", "LANG", "LC_ALL", "SSL_CERT_FILE", "SSL_CERT_DIR")
 
 
 class NotStarted(RuntimeError):
@@ -128,5 +129,5 @@ def failure(url: str) -> str | None:
 
 def _environment() -> dict[str, str]:
     passed_on = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
-    own = {"HOME": str(FOLDER), "TMPDIR": str(SCRATCH[0]), "PYTHONUNBUFFERED": "1", "NO_PROXY": f"{HOST},localhost"}
-    return passed_on | own
+    own = {"HOME": str(FOLDER), "TMPDIR": str(SCRATCH[0]), "PYTHONUNBUFFERED": "1"}
+    return passed_on | proxies_for_functions(os.environ) | own

@@ -32,7 +32,7 @@ def read() -> dict[str, Any] | None:
     """The content of the file; None if it is missing or not valid."""
     try:
         content = json.loads(FILE.read_text())
-    except (FileNotFoundError, json.JSONDecodeError):
+    except (FileNotFoundError, ValueError, RecursionError):  # JSONDecodeError and UnicodeDecodeError are among them
         return None
     return content if isinstance(content, dict) else None
 
@@ -52,7 +52,13 @@ def remove() -> None:
 
 
 def processes(content: dict[str, Any]) -> list[Started]:
-    return [Started(**process) for process in content.get("pids", [])]
+    """The processes that the file names. What is no process in it is left out: nothing is ended for a guess."""
+    found, pids = list[Started](), content.get("pids")
+    for process in pids if isinstance(pids, list) else []:
+        match process:
+            case {"name": str(name), "pid": int(pid), "started_at": int() | float() as started_at} if pid > 0:
+                found.append(Started(name, pid, started_at))
+    return found
 
 
 def describe(started: list[Started]) -> list[dict[str, Any]]:

@@ -11,14 +11,17 @@ from typing import Any
 from infra import layer
 from infra.cloud import LOCAL_REGION, Cloud
 from infra.deploy import deploy
+from infra.error_handling import without_tracebacks
 from infra.local import stack_file
 from infra.local.down import stop
 from infra.local.emulators import Emulator, answers, failure, free_port, llmock, ministack
 from infra.local.fingerprint import fingerprint
 from infra.local.processes import Started
+from infra.local.proxies import left_out
 from infra.local.tokens import make_tokens
-from infra.local.workers import api_log, limit_workers, restart_workers
-from infra.openai_key import put_openai_credentials
+from infra.local.workers import api_log, limit_workers, max_concurrency, restart_workers
+from infra.openai_address import check_api
+from infra.openai_key import checked_openai_key, put_openai_credentials
 
 MINISTACK_PORT, LLMOCK_PORT = 4566, 4577  # used if they are free
 HEALTH_SECONDS = 30.0
@@ -32,7 +35,17 @@ class NotHealthy(RuntimeError):
 
 
 def up() -> Stack:
-    """Start the laptop cloud or update the running one."""
+    """Start the laptop cloud or update the running one.
+
+    Raises:
+        AddressRefused: there is no Responses API at `OPENAI_BASE_URL`.
+    """
+    max_concurrency(os.environ)  # what is wrong in the environment is refused before anything is started
+    own = openai_credentials("")
+    if os.environ.get("OPENAI_API_KEY") and (unchecked := check_api(own.get("base_url"), own["api_key"])):
+        print(f"  {unchecked}", flush=True)
+    if sentence := left_out(os.environ):
+        print(f"  {sentence}", flush=True)
     running = stack_file.read()
     if running is None or not _is_healthy(running):
         stop()  # remove the remains of an earlier one
@@ -53,8 +66,9 @@ def _start() -> Stack:
         aws, openai = emulators
         stack = {"stage": "local", "region": LOCAL_REGION, "aws_endpoint": aws.url, "openai_url": openai.url}
         return _deploy(stack | {"pids": stack_file.describe(processes)})
-    except BaseException:
-        _show_logs(emulators)
+    except BaseException as error:
+        if isinstance(error, RuntimeError):  # the errors of emulators and deployments; others have their reason elsewhere
+            _show_logs(emulators)
         stop()
         raise
 
@@ -88,8 +102,8 @@ def _deploy(stack: Stack) -> Stack:
 
 def openai_credentials(llmock_url: str) -> dict[str, str]:
     """Credentials for OpenAI if the environment has a key, else for llmock."""
-    if os.environ.get("OPENAI_API_KEY"):
-        own = {"api_key": os.environ["OPENAI_API_KEY"], "base_url": os.environ.get("OPENAI_BASE_URL", "")}
+    if key := os.environ.get("OPENAI_API_KEY", "").strip():
+        own = {"api_key": checked_openai_key(key), "base_url": os.environ.get("OPENAI_BASE_URL", "")}
         return {name: value for name, value in own.items() if value}
     return {"api_key": "sk-llmock", "base_url": f"{llmock_url}/v1"}
 
@@ -104,15 +118,15 @@ def _wait_until_healthy(cloud: Cloud, api_url: str) -> None:
     deadline = time.monotonic() + HEALTH_SECONDS
     while problem := failure(f"{api_url}/health"):
         if time.monotonic() > deadline:
-            raise NotHealthy("\n".join([*api_log(cloud, LOG_LINES), f"{api_url}/health answers: {problem}"]))
+            raise NotHealthy("\n".join([*without_tracebacks(api_log(cloud, LOG_LINES)), f"{api_url}/health answers: {problem}"]))
         time.sleep(0.5)
 
 
 def _show_logs(emulators: list[Emulator]) -> None:
     for emulator in emulators:
         log = stack_file.log_file(emulator.name)
-        lines = log.read_text(errors="replace").splitlines()[-LOG_LINES:] if log.exists() else []
-        print("\n".join([f"--- the end of {log}", *lines]), flush=True)
+        lines = log.read_text(errors="replace").splitlines() if log.exists() else []
+        print("\n".join([f"--- the end of {log}", *list(without_tracebacks(lines))[-LOG_LINES:]]), flush=True)
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from random import Random
 from typing import Any
 from uuid import uuid4
 
+import httpx2
 import psutil
 
 from chalicelib.domain.queues.lanes import JOB_QUEUES, LANES, dead_letter_queue_name, queue_name
@@ -168,6 +170,8 @@ class StrayMessages:
         self._sqs, self._random = stack.aws("sqs"), random
         self._urls = {queue: self._url(queue_name("local", queue)) for queue in JOB_QUEUES}
         self._dead_letter_urls = {lane: self._url(dead_letter_queue_name("local", lane)) for lane in LANES}
+        self._endpoint = stack.aws_endpoint
+        self._others = set(self._messages())  # of earlier tests, such as a wake-up that is delayed for minutes
         self.duplicates = self.foreign = 0
         self.garbage: set[str] = set()
 
@@ -190,11 +194,17 @@ class StrayMessages:
                 self._wake(lane, job_id, self._random.randint(1, max(1, attempt)))
 
     def left(self) -> dict[str, int]:
-        """Return the number of messages by queue: visible, in flight and delayed."""
-        names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible", "ApproximateNumberOfMessagesDelayed"]
-        answers = {queue: self._sqs.get_queue_attributes(QueueUrl=url, AttributeNames=names) for queue, url in self._urls.items()}
-        counts = {queue: sum(int(answer["Attributes"][name]) for name in names) for queue, answer in answers.items()}
-        return {queue: count for queue, count in counts.items() if count}
+        """Return the number of messages by queue: visible, in flight and delayed. Those that were there before do not count."""
+        return dict(Counter(queue for message_id, queue in self._messages().items() if message_id not in self._others))
+
+    def _messages(self) -> dict[str, str]:
+        """Return the queue of each message by its id. SQS has no such call, but the emulator has."""
+        found = {}
+        for queue, url in self._urls.items():
+            answer = httpx2.get(f"{self._endpoint}/_ministack/sqs/messages", params={"QueueUrl": url}, trust_env=False)
+            by_region = [region for regions in answer.json()["messages"].values() for region in regions.values()]
+            found |= {message["MessageId"]: queue for by_url in by_region for messages in by_url.values() for message in messages}
+        return found
 
     def take_dead_letters(self) -> list[str]:
         """Delete all dead letters, and return their bodies."""

@@ -6,7 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.e2e.stack import Api, Model, Stack, running_stack
+from tests.e2e.chaos import Workers
+from tests.e2e.stack import Api, Model, Stack, reached_at, running_stack
+from tests.kit.quirky_openai import Limit, QuirkyOpenAI
 
 
 @pytest.fixture(scope="session")
@@ -25,3 +27,17 @@ def api(stack: Stack) -> Api:
 def model(stack: Stack) -> Model:
     """A model name that only this test uses."""
     return stack.model()
+
+
+@pytest.fixture(scope="module")
+def quirky_openai(stack: Stack) -> Iterator[QuirkyOpenAI]:
+    """The workers' OpenAI for the tests of a module, with quirks that prompts choose.
+
+    Idle workers, which have cached another URL, are killed before and after. `[[rpm]]` takes 20
+    requests in 10 seconds.
+    """
+    workers = Workers(stack, stack.api())
+    with QuirkyOpenAI(Limit(20, 10.0)) as openai, reached_at(stack, openai.url):
+        workers.end_idle()
+        yield openai
+    workers.end_idle()

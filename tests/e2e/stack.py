@@ -21,6 +21,7 @@ import httpx2
 import pytest
 
 from infra.local import stack_file
+from infra.naming import openai_secret_name
 from tests.kit.paths import ROOT
 
 SWEEPS = ("sweep", "sweep_deliveries", "sweep_job_ends", "sweep_batches")
@@ -204,6 +205,18 @@ class Model:
 
     def _add(self, behaviour: dict[str, Any]) -> None:
         self.script([{**behaviour, "match": {"model": self.name}}])
+
+
+@contextmanager
+def reached_at(stack: Stack, url: str) -> Iterator[None]:
+    """Set OpenAI's URL for the workers that start from now on."""
+    secrets, name = stack.aws("secretsmanager"), openai_secret_name("local")
+    before = secrets.get_secret_value(SecretId=name)["SecretString"]
+    secrets.put_secret_value(SecretId=name, SecretString=json.dumps(json.loads(before) | {"base_url": url}))
+    try:
+        yield
+    finally:
+        secrets.put_secret_value(SecretId=name, SecretString=before)
 
 
 def make_key(tenant: str, role: str, user: str = "default") -> str:

@@ -197,7 +197,7 @@ def test_invalid_batch_content_is_refused_with_its_location(batches: Batches) ->
         body: dict[str, Any] = answer.json()["error"]
         return body
 
-    assert "not UTF-8" in json.dumps(refusal("id,prompt\na,b".encode("utf-16")))
+    assert "UTF-16" in json.dumps(refusal("id,prompt\na,b".encode("utf-16")))
     assert "line 3" in json.dumps(refusal(b"id,prompt\na,b\nc,d,e"))
     assert "colour" in json.dumps(refusal(b"id,prompt\na,b", prompt_template="{{colour}}"))
     cycle = {"items": [{"id": "a", "content": "x", "depends_on": ["b"]}, {"id": "b", "content": "y", "depends_on": ["a"]}]}

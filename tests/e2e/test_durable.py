@@ -6,18 +6,15 @@ run.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from random import Random
 from typing import Any
 
 import pytest
 
-from infra.naming import openai_secret_name
 from tests.e2e.chaos import StrayMessages, Workers, function_times_out
-from tests.e2e.stack import Api, Stack, until
+from tests.e2e.stack import Api, Stack, reached_at, until
 from tests.e2e.subscribers import EventSource, SocketSubscriber
 from tests.kit.background_openai import BackgroundOpenAI
 from tests.kit.live_response import Scenario
@@ -26,18 +23,6 @@ LANE = "urgent"
 SECONDS = 12  # the function timeout; the worker hands over a fifth of it before it
 WORDS = [f"w{number} " for number in range(120)]
 TEXT = "".join(WORDS)
-
-
-@contextmanager
-def reached_at(stack: Stack, url: str) -> Iterator[None]:
-    """Set OpenAI's URL for the workers that start from now on."""
-    secrets, name = stack.aws("secretsmanager"), openai_secret_name("local")
-    before = secrets.get_secret_value(SecretId=name)["SecretString"]
-    secrets.put_secret_value(SecretId=name, SecretString=json.dumps(json.loads(before) | {"base_url": url}))
-    try:
-        yield
-    finally:
-        secrets.put_secret_value(SecretId=name, SecretString=before)
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ from decimal import Decimal
 
 import pytest
 
-from tests.e2e.stack import Api, Model, Stack, words
+from tests.e2e.stack import Api, Model, Stack, until, words
 from tests.e2e.subscribers import SocketSubscriber
 
 
@@ -36,36 +36,56 @@ def test_a_broken_stream_is_followed_by_a_second_attempt(stack: Stack, api: Api,
     assert Decimal(result["cost"]) == Decimal(first["cost"]) + Decimal(second["cost"])
 
 
-@pytest.mark.parametrize(
-    ("status", "more", "code"),
-    [
-        (429, {"retry_after": 1}, "provider_rate_limited"),
-        (500, {}, "provider_unavailable"),
-    ],
-)
-def test_transient_openai_error_is_retried(api: Api, model: Model, status: int, more: dict[str, int], code: str) -> None:
-    """Rate limits and server errors cost an attempt, and the next one answers."""
+def test_server_error_of_openai_is_retried(api: Api, model: Model) -> None:
+    """It costs an attempt, and the next one answers."""
     model.reply("At last.")
-    model.fail(status, **more)
+    model.fail(500)
 
     job_id = api.submit(config=model.config)
     result = api.wait_for_end(job_id)
 
     assert (result["status"], result["attempt"], result["output"]) == ("completed", 2, "At last.")
     codes = {attempt["attempt"]: attempt["error_code"] for attempt in api.get(f"/jobs/{job_id}/attempts")["data"]}
-    assert codes == {1: code, 2: None}
+    assert codes == {1: "provider_unavailable", 2: None}
+
+
+def test_rate_limit_of_openai_is_waited_for(api: Api, model: Model) -> None:
+    """A job with one attempt only completes, not before the time that OpenAI asked for."""
+    model.reply("At last.")
+    model.fail(429, retry_after=1)
+
+    job_id = api.submit(config={**model.config, "max_attempts": 1})
+    result = api.wait_for_end(job_id)
+
+    assert (result["status"], result["output"]) == ("completed", "At last.")
+    codes = {attempt["attempt"]: attempt["error_code"] for attempt in api.get(f"/jobs/{job_id}/attempts")["data"]}
+    assert codes == {1: "provider_rate_limited", 2: None}
     refused, answered = model.requests
-    assert (refused["status"], answered["status"]) == (status, 200)
-    assert answered["started_at"] - refused["ended_at"] >= more.get("retry_after", 0)
+    assert (refused["status"], answered["status"]) == (429, 200)
+    assert answered["started_at"] - refused["ended_at"] >= 1
 
 
 @pytest.mark.parametrize(
     ("status", "openai_code", "code"),
-    [
-        (429, "insufficient_quota", "provider_quota_exhausted"),
-        (400, "invalid_value", "request_invalid"),
-        (401, "x", "authentication_failed"),
-    ],
+    [(429, "insufficient_quota", "provider_quota_exhausted"), (401, "x", "authentication_failed")],
+)
+def test_an_error_of_the_account_holds_the_job(api: Api, model: Model, status: int, openai_code: str, code: str) -> None:
+    """It uses up no attempt, and says what the account lacks."""
+    model.reply("At last.")
+    model.fail(status, code=openai_code)
+    job_id = api.submit(config={**model.config, "max_attempts": 1})
+
+    held = until(lambda: (job := api.get(f"/jobs/{job_id}"))["status"] == "held" and job, "a held job")
+    result = api.wait_for_end(job_id, seconds=120)
+
+    assert (held["reason"], held["error"]["code"]) == ("circuit_open", code)
+    assert held["error"]["suggestion"]
+    assert (result["status"], result["output"]) == ("completed", "At last.")
+
+
+@pytest.mark.parametrize(
+    ("status", "openai_code", "code"),
+    [(400, "invalid_value", "request_invalid"), (404, "model_not_found", "request_invalid")],
 )
 def test_permanent_openai_error_fails_the_job(stack: Stack, api: Api, model: Model, status: int, openai_code: str, code: str) -> None:
     """Only one request is made."""

@@ -20,9 +20,8 @@ import pytest
 
 from tests.e2e.chaos import Workers
 from tests.e2e.hostile_tenant import HostileTenant, scenarios
-from tests.e2e.stack import TIMEOUT, Api, Model, Stack, make_key, until, words
+from tests.e2e.stack import TIMEOUT, Api, Model, Stack, make_key, reached_at, until, words
 from tests.e2e.subscribers import EventSource, SocketSubscriber
-from tests.e2e.test_durable import reached_at
 from tests.e2e.test_webhooks import API, DELIVER, allowed
 from tests.kit.background_openai import BackgroundOpenAI
 from tests.kit.live_response import Scenario

@@ -49,7 +49,7 @@ def test_refused_requests_are_logged(api: Api, lines: Lines) -> None:
     api.call("DELETE", "/me")
     api.call("GET", "/health", token=None)
 
-    assert [(line["status"], line["tenant"]) for line in lines] == [(401, None), (403, "acme"), (415, None), (405, None), (200, None)]
+    assert [(line["status"], line["tenant"]) for line in lines] == [(401, None), (403, "acme"), (415, "acme"), (405, None), (200, None)]
 
 
 def test_no_query_and_no_secret_is_logged(api: Api, caplog: pytest.LogCaptureFixture) -> None:

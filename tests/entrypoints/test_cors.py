@@ -31,9 +31,9 @@ def make_app() -> Any:
     return app
 
 
-def preflight(app: Any, origin: str) -> tuple[int, dict[str, str]]:
+def preflight(app: Any, origin: str, asked: str = "authorization") -> tuple[int, dict[str, str]]:
     """Send a preflight request, and return the status and the headers of the response."""
-    headers = {"origin": origin, "access-control-request-method": "DELETE"}
+    headers = {"origin": origin, "access-control-request-method": "DELETE", "access-control-request-headers": asked}
     path = {"resourcePath": "/jobs/{job_id}", "httpMethod": "OPTIONS", "path": "/api/jobs/job_1", "requestId": "r1"}
     event = {"requestContext": path, "headers": headers, "multiValueQueryStringParameters": None, "pathParameters": {"job_id": "job_1"}}
     answer = app({**event, "stageVariables": None, "body": None, "isBase64Encoded": False}, CONTEXT)
@@ -49,6 +49,42 @@ def test_a_preflight_from_an_allowed_origin_is_accepted(origins: pytest.MonkeyPa
     assert headers["Access-Control-Allow-Methods"] == "GET, DELETE"
     assert "Authorization" in headers["Access-Control-Allow-Headers"]
     assert headers["Vary"] == "Origin"
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "traceparent",
+        "tracestate",
+        "baggage",
+        "sentry-trace",
+        "x-datadog-trace-id",
+        "x-request-id",
+        "x-amzn-trace-id",
+        "b3",
+        "newrelic",
+        "my-own",
+    ],
+)
+def test_a_preflight_allows_the_headers_that_tracing_adds(origins: pytest.MonkeyPatch, header: str) -> None:
+    """A browser does not send a request of which one header is not allowed."""
+    _, headers = preflight(make_app(), PAGE, f"authorization,content-type,{header}")
+
+    allowed = [name.lower() for name in headers["Access-Control-Allow-Headers"].split(", ")]
+    assert {"authorization", "content-type", "last-event-id", header} <= set(allowed)
+    assert len(set(allowed)) == len(allowed)
+
+
+def test_a_preflight_does_not_repeat_what_is_no_name_of_a_header(origins: pytest.MonkeyPatch) -> None:
+    _, headers = preflight(make_app(), PAGE, "x-ok, bad header, ü, a\r\nset-cookie: x, " + "y" * 200)
+
+    assert headers["Access-Control-Allow-Headers"].split(", ")[6:] == ["x-ok"]
+
+
+def test_a_preflight_allows_a_bounded_number_of_headers(origins: pytest.MonkeyPatch) -> None:
+    _, headers = preflight(make_app(), PAGE, ",".join(f"x-{number}" for number in range(5_000)))
+
+    assert len(headers["Access-Control-Allow-Headers"]) < 2_000
 
 
 def test_a_preflight_from_another_origin_allows_nothing(origins: pytest.MonkeyPatch) -> None:

@@ -33,6 +33,7 @@ FIELDS = {
     "opened_at",
     "closed_at",
     "until",
+    "paused_until",
 }
 
 

@@ -44,7 +44,9 @@ def only(findings: Iterator[Finding]) -> Finding:
         (["sk-secret"], Level.PROBLEM, "not the JSON"),
         ({"api_key": "sk-secret", "key": "x"}, Level.PROBLEM, "not the JSON"),
         ({"api_key": "sk-secret\n"}, Level.PROBLEM, "blanks"),
-        ({"api_key": "sk-secret", "base_url": "https://proxy.example"}, Level.OK, "A key is stored"),
+        ({"api_key": "sk-secret", "base_url": "http://127.0.0.1:9/v1"}, Level.OK, "A key is stored"),  # not to be asked from here
+        ({"api_key": "sk-secret", "base_url": "proxy.example/v1"}, Level.PROBLEM, "proxy.example/v1 does not begin with https://"),
+        ({"api_key": "sk-secret", "base_url": "https://h/v1?key=sk-1"}, Level.PROBLEM, "https://h/v1 has a query"),
     ],
 )
 def test_the_openai_key_is_checked_and_never_printed(aws: Cloud, secret: Any, level: Level, says: str) -> None:

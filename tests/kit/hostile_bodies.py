@@ -113,10 +113,26 @@ BODIES: dict[str, Hostile] = {
     ),
     "a batch with an input of lists": Hostile(lambda: filled('[{"input":[', "[],", "[]]}]"), "/batches", says=VALUES),
     "lines of lists": Hostile(lambda: filled("[", "[],", "[]]"), "/batches", LINES, says=VALUES),
-    "lines that are not JSON": Hostile(lambda: filled("", "{\n", ""), "/batches", LINES, says="is not JSON"),
+    "lines that are not JSON": Hostile(lambda: filled("", "{\n", ""), "/batches", LINES, says="not JSON lines"),
     "a csv of a million columns": Hostile(lambda: filled("prompt", ",a", "\n"), "/batches", CSV, says="columns; the maximum is 256"),
+    "a csv row of a million empty columns": Hostile(lambda: filled("prompt,b\nx", ",", "\n"), "/batches", CSV, 202),
     "a csv row of a million columns": Hostile(
-        lambda: filled("prompt,b\nx", ",", "\n"), "/batches", CSV, says="columns; the maximum is 256"
+        lambda: filled("prompt,b\nx", ",y", "\n"), "/batches", CSV, says="columns; the maximum is 256"
+    ),
+    "a csv of blanks around quotes": Hostile(lambda: filled("prompt,b\nx", ', "" ,"" ', "\n"), "/batches", CSV, says="closing quote"),
+    "a csv of quotes that are not closed": Hostile(lambda: filled("prompt,b\nx", ', ""a, "', "\n"), "/batches", CSV, says="line 2"),
+    "a line for the delimiter that does not end": Hostile(lambda: filled("sep=;", "\t", "x\n"), "/batches", CSV, says="columns"),
+    "lines with the same field many times": Hostile(
+        lambda: filled("", "{" + ",".join(['"prompt":1'] * 9_000) + "}\n", ""), "/batches", LINES, says="twice"
+    ),
+    "a form of many files": Hostile(
+        lambda: filled("", '--b\r\nContent-Disposition: form-data; name="f"; filename="a.csv"\r\n\r\nprompt\r\n', "--b--\r\n"),
+        "/batches",
+        "multipart/form-data; boundary=b",
+        says="parts",
+    ),
+    "a form without an end": Hostile(
+        lambda: filled("", "\r\n--c", ""), "/batches", "multipart/form-data; boundary=b", says="last boundary"
     ),
     "a csv header of one name": Hostile(lambda: filled("", "prompt", "\n"), "/batches", CSV, says="a field of more than 1 MB"),
     "a csv with a quote that does not end": Hostile(

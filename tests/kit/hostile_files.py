@@ -46,4 +46,11 @@ FILES: dict[str, HostileFile] = {
     "csv of empty lines": HostileFile(CSV, 50 * MB, b"prompt\n", b"\n", says="empty lines"),
     "csv of prompts of line ends": HostileFile(CSV, 50 * MB, b"prompt\n", b'"x' + b"\n" * 900_000 + b'"\n', says="lines"),
     "prompts with one emoji each": HostileFile(TEXT, 50 * MB, b"", ("\U0001f600" + "x" * 900_000 + "\n").encode(), 202),
+    "form of files of empty lines": HostileFile(
+        "multipart/form-data; boundary=b",
+        50 * MB,
+        b"",
+        b'--b\r\nContent-Disposition: form-data; name="f"; filename="a.txt"\r\n\r\n' + b"\n" * 65_000 + b"\r\n",
+        says="all files together",
+    ),
 }

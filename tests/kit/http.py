@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import importlib
 import itertools
 import json
@@ -78,6 +79,11 @@ class Reply:
         return json.loads(self.text)
 
 
+def _body(sent: str | bytes | None) -> str | None:
+    """The body as API Gateway passes it."""
+    return base64.b64encode(sent).decode() if isinstance(sent, bytes) else sent
+
+
 class Api:
     """`app.py` on the in-memory twins. `call` sends one request as `token`."""
 
@@ -89,13 +95,24 @@ class Api:
         self.app: Any = importlib.import_module("app").app
         self.module: Any = importlib.import_module("app")
 
-    def call(self, method: str, url: str, body: Any = None, token: str | None = "user", raw: str | None = None, **headers: str) -> Reply:
+    def call(
+        self,
+        method: str,
+        url: str,
+        body: Any = None,
+        token: str | None = "user",
+        raw: str | bytes | None = None,
+        **headers: str,
+    ) -> Reply:
+        """Send a request. `raw` is a body that is not made of JSON; API Gateway passes bytes in base64."""
         parts = urlsplit(url)
         resource, values = self._match(parts.path)
         sent = {"content-type": "application/json", **{name.replace("_", "-"): value for name, value in headers.items()}}
         if token:
             sent["authorization"] = f"Bearer hr_{token}"
-        query = dict(parse_qsl(parts.query, keep_blank_values=True))
+        query: dict[str, list[str]] = {}
+        for name, value in parse_qsl(parts.query, keep_blank_values=True):
+            query.setdefault(name, []).append(value)
         event = {
             "requestContext": {
                 "resourcePath": resource,
@@ -110,12 +127,12 @@ class Api:
             "httpMethod": method,
             "headers": sent,
             "multiValueHeaders": {name: [value] for name, value in sent.items()},
-            "queryStringParameters": query or None,
-            "multiValueQueryStringParameters": {name: [value] for name, value in query.items()} or None,
+            "queryStringParameters": {name: values[-1] for name, values in query.items()} or None,
+            "multiValueQueryStringParameters": query or None,
             "pathParameters": values or None,
             "stageVariables": None,
-            "body": raw if raw is not None else (None if body is None else json.dumps(body)),
-            "isBase64Encoded": False,
+            "body": _body(raw if raw is not None else None if body is None else json.dumps(body)),
+            "isBase64Encoded": isinstance(raw, bytes),
         }
         answer = self.app(event, CONTEXT)
         received = {name.lower(): value for name, value in answer["headers"].items()}
@@ -139,11 +156,16 @@ class Api:
         return self.container.jobs.records[job_id]
 
     def _match(self, path: str) -> tuple[str, dict[str, str]]:
+        best = self.find_route(path)
+        assert best is not None, f"app.py has no route for {path}, so API Gateway would not call it"
+        return best
+
+    def find_route(self, path: str) -> tuple[str, dict[str, str]] | None:
+        """The route for a path and the values of its parameters, None if there is none."""
         best: tuple[str, dict[str, str]] | None = None
         for route in self.app.routes:
             pattern = re.sub(r"\{(\w+)\}", r"(?P<\1>[^/]+)", route)
             found = re.fullmatch(pattern, path)
             if found and (best is None or len(found.groupdict()) < len(best[1])):
                 best = route, found.groupdict()
-        assert best is not None, f"app.py has no route for {path}, so API Gateway would not call it"
         return best

@@ -37,6 +37,7 @@ class Script:
     replays: Sequence[str] | None = None  # the deltas of a resumed stream, where they differ
     streams_for: float = 300.0  # seconds after its start in which the stream can be resumed; 0: never
     keeps_for: float = 600.0  # seconds after its end until the response is deleted
+    another: Sequence[str] = ()  # the deltas of a second message, after the others
 
 
 class BackgroundResponse:
@@ -153,7 +154,7 @@ class ScriptedProvider:
         script = self.scripts[min(len(self.requests), len(self.scripts) - 1)]
         self.requests.append(request)
         self.sent.append("")
-        async with self._listening(self._events(script, len(self.sent) - 1, request.background)) as events:
+        async with self._listening(self._events(script, len(self.sent) - 1, request)) as events:
             yield events
 
     @asynccontextmanager
@@ -208,26 +209,44 @@ class ScriptedProvider:
             await events.aclose()
             self.open -= 1
 
-    async def _events(self, script: Script, index: int, background: bool) -> AsyncGenerator[ProviderEvent]:
+    async def _events(self, script: Script, index: int, request: ModelRequest) -> AsyncGenerator[ProviderEvent]:
         await asyncio.sleep(script.first)
         if script.refuses and script.error is not None:
             raise script.error
-        async with aclosing(self._in_background(script, index) if background else self._plain(script, index)) as events:
+        plain = self._plain if request.stream else self._at_once
+        async with aclosing(self._in_background(script, index, request.stream) if request.background else plain(script, index)) as events:
             async for event in events:
                 if isinstance(event, TextDelta):
                     self.sent[index] += event.text
                 yield event
 
-    def _in_background(self, script: Script, index: int) -> AsyncGenerator[ProviderEvent]:
+    async def _in_background(self, script: Script, index: int, streamed: bool) -> AsyncGenerator[ProviderEvent]:
         response = BackgroundResponse(index, script)
         self.responses[response.id] = response
-        return response.events(-1, script.deltas)
+        if not streamed:
+            yield ResponseStarted(response.id, MODEL)
+            raise ReattachRefused
+        async with aclosing(response.events(-1, script.deltas)) as events:
+            async for event in events:
+                yield event
+
+    async def _at_once(self, script: Script, index: int) -> AsyncGenerator[ProviderEvent]:
+        await asyncio.sleep(script.every * len(script.deltas))
+        if script.error is not None:
+            raise script.error
+        yield ResponseStarted(f"resp_{index}", MODEL)
+        yield TextDelta("".join(script.deltas), refusal=script.refusal, tokens=len(script.deltas))
+        if script.end is not None:
+            yield script.end
 
     async def _plain(self, script: Script, index: int) -> AsyncGenerator[ProviderEvent]:
         yield ResponseStarted(f"resp_{index}", MODEL)
         for delta in script.deltas:
             await asyncio.sleep(script.every)
             yield TextDelta(delta, refusal=script.refusal)
+        for number, delta in enumerate(script.another):
+            await asyncio.sleep(script.every)
+            yield TextDelta(f"\n\n{delta}" if number == 0 else delta, message=number == 0)
         if script.error is not None:
             raise script.error
         if script.end is not None:

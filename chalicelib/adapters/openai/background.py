@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from chalicelib.adapters.openai.errors import from_exception
 from chalicelib.adapters.openai.events import fetched
-from chalicelib.domain.failures import ContentRefused, RequestRefused, ResponseLost
+from chalicelib.domain.failures import AddressInvalid, ContentRefused, RequestRefused, ResponseLost
 from chalicelib.ports import FetchedResponse
 
 if TYPE_CHECKING:
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 CONNECT_TIMEOUT = 5.0  # seconds
+# Of a request for a response that was accepted before: a 404 in any words is about the response, not about the address.
+REFUSALS = (RequestRefused, ContentRefused, AddressInvalid)
 RESPONSE_TIMEOUT = 20.0  # seconds; of a response that is no stream
 
 
@@ -61,7 +63,7 @@ async def fetch(client: AsyncOpenAI, response_id: str) -> FetchedResponse:
     timeout = openai.Timeout(RESPONSE_TIMEOUT, connect=CONNECT_TIMEOUT)
     try:
         response = await _await_response(client.responses.with_raw_response.retrieve(_require_id(response_id), timeout=timeout))
-    except (RequestRefused, ContentRefused) as exc:
+    except REFUSALS as exc:
         raise ResponseLost(provider_status=exc.provider_status, provider_request_id=exc.provider_request_id) from exc
     return fetched(response.http_response.content)
 
@@ -76,7 +78,7 @@ async def cancel(client: AsyncOpenAI, response_id: str) -> None:
     timeout = openai.Timeout(RESPONSE_TIMEOUT, connect=CONNECT_TIMEOUT)
     try:
         await _await_response(client.responses.with_raw_response.cancel(_require_id(response_id), timeout=timeout))
-    except (RequestRefused, ContentRefused):
+    except REFUSALS:
         return
 
 
@@ -90,7 +92,7 @@ async def delete(client: AsyncOpenAI, response_id: str) -> None:
     timeout = openai.Timeout(RESPONSE_TIMEOUT, connect=CONNECT_TIMEOUT)
     try:
         await _await_response(client.responses.with_raw_response.delete(_require_id(response_id), timeout=timeout))
-    except (RequestRefused, ContentRefused):
+    except REFUSALS:
         return
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
+from chalicelib.domain.jobs.spec import PRICED_TIERS
 from chalicelib.ports import Price
 
 NANO_DOLLARS = 1_000  # for each token, per dollar for each million tokens
@@ -20,23 +21,30 @@ class GenaiPrices:
     """List prices, cached for the life of the environment.
 
     If a price rises with the length of the request (gpt-5.4 beyond 272,000 tokens), this is the
-    lower one, and a longer request costs more than Headrace reports. Batch, flex and priority
-    tiers, tools and stored files are not included. Cached input has the full price if no other is
-    known.
+    lower one, and a longer request costs more than Headrace reports. Tools and stored files are not
+    included. Cached input has the full price if no other is known.
+
+    The tiers `flex`, `priority` and `fast` have prices of their own, which the table has for most
+    of the models that offer them; where it has none the price is unknown. Any other tier, such as
+    one that a compatible server names, has the standard price.
     """
 
-    def of(self, model: str) -> Price | None:
-        return _price(model)
+    def of(self, model: str, tier: str | None = None) -> Price | None:
+        return _price(model, tier if tier in PRICED_TIERS else None)
 
 
 @cache
-def _price(model: str) -> Price | None:
+def _price(model: str, tier: str | None) -> Price | None:
     from genai_prices import Usage, calc_price
 
+    context = {"service_tier": tier} if tier else None
     try:
-        listed = calc_price(Usage(), model, provider_id="openai").model_price
+        found = calc_price(Usage(), model, provider_id="openai", price_context=context)
     except LookupError:
         return None
+    if tier and not any(variant.when == context for variant in found.model.price_variants or ()):
+        return None
+    listed = found.model_price
     fresh, output = _per_token(listed.input_mtok), _per_token(listed.output_mtok)
     if fresh is None or output is None:
         return None

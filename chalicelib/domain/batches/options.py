@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import ceil
 from typing import Any
 
@@ -14,12 +14,15 @@ from chalicelib.domain.notifications.webhook_url import MAX_URL_LENGTH
 from chalicelib.domain.queues.lanes import LANES, LOW
 from chalicelib.domain.template import names
 from chalicelib.domain.validation.schema import Schema, problems
+from chalicelib.domain.validation.schema_messages import shortened
+from chalicelib.domain.validation.whole_numbers import whole_numbers
 
 MAX_ROWS = 10_000
 MAX_DELAY = 3_600  # seconds
 DEFAULT_GROUP_SIZE = 100  # the batch size if only `delay` is given
 MAX_RELEASE_DAYS = 60  # within which the last group must be released; the rows are stored for ten days more
-DELIMITERS = {"comma": ",", "semicolon": ";", "tab": "\t"}
+DELIMITERS = {"comma": ",", "semicolon": ";", "tab": "\t", "pipe": "|"}
+DELIMITER_RULE = f"must be one character, but not a quote or a line end, or one of {', '.join(DELIMITERS)}"
 
 _NAME: Schema = {"type": ["string", "null"], "minLength": 1, "maxLength": 128}
 _ROW_COUNT: Schema = {"type": ["integer", "null"], "minimum": 1, "maximum": MAX_ROWS}
@@ -42,7 +45,7 @@ PROPERTIES: dict[str, Schema] = {
     "dry_run": {"type": ["boolean", "null"]},
     "webhook_url": {"type": ["string", "null"], "minLength": 1, "maxLength": MAX_URL_LENGTH},
     "notify": {"type": ["array", "null"], "maxItems": MAX_RECIPIENTS, "items": {"type": "string", "minLength": 1, "maxLength": 320}},
-    "delimiter": {"enum": [*DELIMITERS, *DELIMITERS.values(), None]},
+    "delimiter": {"type": ["string", "null"], "pattern": f'^({"|".join(DELIMITERS)}|[^"\\r\\n\0])$'},
 }
 OPTIONS_SCHEMA: Schema = {"type": "object", "properties": PROPERTIES, "additionalProperties": False}
 _COPIED_OPTIONS = (  # taken over unchanged, apart from types
@@ -105,6 +108,8 @@ def options_from_query(query: Mapping[str, str]) -> dict[str, Any]:
         if name in query:
             try:
                 given[name] = json_limits.loads(query[name])
+            except json_limits.JsonRefused as exc:
+                details.append(Detail(name, str(exc)))
             except ValueError:
                 details.append(Detail(name, 'must be JSON, such as true, 20, ["..."] or {...}'))
     if details:
@@ -131,7 +136,7 @@ def parse_options(given: Mapping[str, Any]) -> BatchOptions:
     Raises:
         InvalidRequest: with every invalid field.
     """
-    details = list(problems(OPTIONS_SCHEMA, dict(given)))
+    details = [_readable(detail) for detail in problems(OPTIONS_SCHEMA, dict(given))]
     config: dict[str, Any] = dict(given["config"]) if isinstance(given.get("config"), dict) else {}
     job_type = _resolve_alias(details, "type", given.get("type"), "job_type", given.get("job_type"))
     model = _resolve_alias(details, "model", given.get("model"), "config.model", config.pop("model", None))
@@ -140,6 +145,7 @@ def parse_options(given: Mapping[str, Any]) -> BatchOptions:
         details.append(Detail("config.priority", f"must be one of {', '.join(LANES)}"))
     if details:
         raise InvalidRequest(details=tuple(details))
+    given = whole_numbers(OPTIONS_SCHEMA, dict(given))
     template = given.get("prompt_template")
     if template is not None and not names(template):
         message = "has no placeholder such as {{input}}, so every prompt would be the same"
@@ -154,6 +160,17 @@ def parse_options(given: Mapping[str, Any]) -> BatchOptions:
     if "delimiter" in options:
         options["delimiter"] = DELIMITERS.get(options["delimiter"], options["delimiter"])
     return BatchOptions(**options, config=config | ({"model": model} if model is not None else {}))
+
+
+def parse_delimiter(text: str) -> str | None:
+    """Return the character that a delimiter's name or the character itself stands for; None if it is neither."""
+    delimiter = DELIMITERS.get(text, text)
+    return delimiter if len(delimiter) == 1 and delimiter not in '"\r\n\0' else None
+
+
+def _readable(detail: Detail) -> Detail:
+    """Return the problem of a delimiter in words instead of as a pattern."""
+    return replace(detail, message=DELIMITER_RULE) if detail.path == "delimiter" else detail
 
 
 def check_release_time(options: BatchOptions, rows: int) -> None:
@@ -177,5 +194,5 @@ def _resolve_alias(details: list[Detail], name: str, value: Any, alias: str, ali
     Two different values are an error, which is added to `details`.
     """
     if value is not None and alias_value is not None and value != alias_value:
-        details.append(Detail(name, f"is {value!r} but {alias} is {alias_value!r}; they are the same option"))
+        details.append(Detail(name, f"is {shortened(value)} but {alias} is {shortened(alias_value)}; they are the same option"))
     return value if value is not None else alias_value

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from chalicelib.domain.execution.response_cache import CacheLookup
-from chalicelib.domain.jobs.job import Usage
+from chalicelib.domain.jobs.job import Status, Usage
 from chalicelib.domain.units import Ms, Nano
 
 # `finish_reason` of a row that the sweeper wrote, with estimates, for a worker that died.
@@ -44,5 +44,8 @@ class Result:
 
     @property
     def is_exact(self) -> bool:
-        """Whether the provider's final event was received, so that text and usage are complete."""
-        return self.usage is not None and not self.usage.estimated
+        """Whether the provider's final event was received, so that the text is complete.
+
+        The usage is the provider's too, unless it did not count (`estimated`).
+        """
+        return self.status in (Status.COMPLETED, Status.INCOMPLETE) or (self.usage is not None and not self.usage.estimated)

@@ -8,7 +8,8 @@ from enum import StrEnum
 from chalicelib.domain.failures import AttemptFailed
 from chalicelib.domain.units import Ms
 
-MAX_RETRY_AFTER = 900.0  # seconds; also the longest delay of an SQS message
+# Seconds. OpenAI's longest limits are those of a day; a wait that is longer is asked for again.
+MAX_RETRY_AFTER = 86_400.0
 
 
 class GiveUpReason(StrEnum):

@@ -15,6 +15,7 @@ import io
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 Format = Literal["csv", "json", "jsonl"]
@@ -26,6 +27,7 @@ FORMATS: dict[str, str] = {  # the content type of each
 # Some spreadsheets read the wide forms as formulas too.
 FORMULA_PREFIXES = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 METADATA = "metadata"
+BYTE_ORDER_MARK = "\ufeff"  # at the beginning of a file; without it Excel takes UTF-8 for the code page of the machine
 _NUMBER = re.compile(r"[+-]?\d+(\.\d+)?([eE][+-]?\d+)?", re.ASCII)
 
 Row = Mapping[str, Any]
@@ -46,7 +48,18 @@ class RowWriter(Protocol):
     def end(self) -> str: ...
 
 
-def row_writer(file_format: Format, columns: Sequence[str], *, envelope: Row | None = None) -> RowWriter:
+@dataclass(frozen=True, slots=True)
+class CsvStyle:
+    """How CSV is written."""
+
+    delimiter: str = ","
+    bom: bool = False  # begin with a byte order mark
+
+
+PLAIN = CsvStyle()
+
+
+def row_writer(file_format: Format, columns: Sequence[str], *, envelope: Row | None = None, style: CsvStyle = PLAIN) -> RowWriter:
     """Return the writer of a format.
 
     Args:
@@ -55,14 +68,20 @@ def row_writer(file_format: Format, columns: Sequence[str], *, envelope: Row | N
             formats ignore them.
         envelope: Fields around the rows in JSON, where the rows then are `items`. None: JSON is a
             plain array of rows. The other formats have rows only.
+        style: of CSV; the other formats ignore it.
     """
     if file_format == "csv":
-        return _CsvWriter(columns)
+        return _CsvWriter(columns, style)
     return _JsonWriter(envelope) if file_format == "json" else _JsonLinesWriter()
 
 
 def render_rows(
-    rows: Iterable[Row], file_format: Format, *, columns: Sequence[str] | None = None, envelope: Row | None = None
+    rows: Iterable[Row],
+    file_format: Format,
+    *,
+    columns: Sequence[str] | None = None,
+    envelope: Row | None = None,
+    style: CsvStyle = PLAIN,
 ) -> Iterator[str]:
     """Yield the text of a whole export. The arguments are those of `row_writer`.
 
@@ -72,7 +91,7 @@ def render_rows(
     if file_format == "csv" and columns is None:
         rows = list(rows)
         columns = columns_of(rows)
-    writer = row_writer(file_format, columns or (), envelope=envelope)
+    writer = row_writer(file_format, columns or (), envelope=envelope, style=style)
     if header := writer.begin():
         yield header
     yield from map(writer.row, rows)
@@ -112,17 +131,27 @@ def escape_formula(text: str) -> str:
 class _CsvWriter:
     """A header, then one record a row, with the line ends of RFC 4180."""
 
-    def __init__(self, columns: Sequence[str]) -> None:
-        self._columns = columns
+    def __init__(self, columns: Sequence[str], style: CsvStyle) -> None:
+        self._columns, self._style = columns, style
 
     def begin(self) -> str:
-        return _csv_record(escape_formula(name) for name in self._columns)
+        header = self._record(escape_formula(name) for name in self._columns)
+        return BYTE_ORDER_MARK + header if self._style.bom else header
 
     def row(self, row: Row) -> str:
-        return _csv_record(cell(_value(row, name)) for name in self._columns)
+        return self._record(cell(_value(row, name)) for name in self._columns)
 
     def end(self) -> str:
         return ""
+
+    def _record(self, cells: Iterable[str | int | float]) -> str:
+        """Return one record.
+
+        `csv.writer` quotes a lone empty cell, which would otherwise be a blank line.
+        """
+        text = io.StringIO()
+        csv.writer(text, delimiter=self._style.delimiter).writerow(cells)
+        return text.getvalue()
 
 
 class _JsonWriter:
@@ -157,16 +186,6 @@ class _JsonLinesWriter:
 
     def end(self) -> str:
         return ""
-
-
-def _csv_record(cells: Iterable[str | int | float]) -> str:
-    """Return one record.
-
-    `csv.writer` quotes a lone empty cell, which would otherwise be a blank line.
-    """
-    text = io.StringIO()
-    csv.writer(text).writerow(cells)
-    return text.getvalue()
 
 
 def _value(row: Row, column: str) -> Any:

@@ -66,6 +66,15 @@ def _known(kind: type, data: dict[str, Any]) -> dict[str, Any]:
     return {field.name: data[field.name] for field in fields(kind) if field.name in data}
 
 
+PRICED_TIERS = frozenset({"flex", "priority", "fast"})  # service tiers with prices of their own
+
+
+def requested_tier(openai: dict[str, Any]) -> str | None:
+    """Return the service tier that these parameters ask for; None: what the project has set."""
+    tier = openai.get("service_tier")
+    return tier if isinstance(tier, str) and tier not in ("auto", "default") else None
+
+
 def is_flex(openai: dict[str, Any]) -> bool:
     """Whether these parameters ask for the service tier `flex`, which may be silent for minutes."""
     return openai.get("service_tier") == "flex"

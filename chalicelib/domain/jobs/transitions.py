@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from chalicelib.domain.failures import DependencyFailed
+from chalicelib.domain.failures import DependencyFailed, final_suggestion
 from chalicelib.domain.jobs.job import DEPENDENCIES, START_LATER, Job, JobError, Status, Usage
 from chalicelib.domain.units import DAY_MS, Ms, Nano
 
@@ -220,16 +220,26 @@ def retry_later(
     )
 
 
-def hold_after_attempt(job: Job, generation: int, owner: str, outcome: AttemptOutcome, reason: str, until: Ms, now: Ms) -> Job | None:
-    """Hold a job whose attempt failed before a response started, for a cause outside the job: the
-    probe of an open circuit failed, or there is no OpenAI key.
+def hold_after_attempt(
+    job: Job, generation: int, owner: str, outcome: AttemptOutcome, reason: str, until: Ms, now: Ms, *, without: str | None = None
+) -> Job | None:
+    """Hold a job whose attempt failed for a cause outside the job: the rate limit was reached, or,
+    before a response started, the probe of an open circuit failed, the account was refused, a
+    fallback model refused the request, or there is no OpenAI key that can be used.
 
     Like `retry_later`, but the attempt does not count. It keeps its attempt record.
+
+    Args:
+        without: the fallback model that is not asked again in this run.
     """
     if job.status is Status.HELD and job.generation == generation + 1 and job.owner == owner:
         return job
     new = retry_later(job, generation, owner, outcome, min(until, job.retry_until or until), now, counts_as_attempt=False)
-    return replace(new, status=Status.HELD, reason=reason) if new is not None and new.status is Status.RETRYING else new
+    if new is None or new.status is not Status.RETRYING:
+        return new
+    return replace(
+        new, status=Status.HELD, reason=reason, fallback_models=tuple(model for model in new.fallback_models if model != without)
+    )
 
 
 def release(job: Job, now: Ms) -> Job | None:
@@ -472,6 +482,9 @@ def _end(job: Job, now: Ms, status: Status, **changes: Any) -> Job:
     """End the job. One with recipients or dependents stays due until they are served (protocol
     rule 26).
     """
+    error = changes.get("error")
+    if status is Status.FAILED and isinstance(error, JobError):
+        changes["error"] = replace(error, suggestion=final_suggestion(error.code, error.suggestion))
     days = COMPLETED_RETENTION_DAYS if status in (Status.COMPLETED, Status.INCOMPLETE) else OTHER_RETENTION_DAYS
     return _next(
         job,

@@ -12,8 +12,11 @@ class HoldReason(StrEnum):
     """Why a job is `held`."""
 
     CIRCUIT_OPEN = "circuit_open"  # the circuits of its model and of all fallback models are open
+    RATE_LIMITED = "rate_limited"  # its model is paused, because OpenAI's rate limit was reached
     # No OpenAI key is stored, and the type has no fallback.
     OPENAI_NOT_CONFIGURED = "openai_not_configured"
+    OPENAI_ADDRESS_INVALID = "openai_address_invalid"  # the configured address is not that of a Responses API
+    WORKER_MISCONFIGURED = "worker_misconfigured"  # the worker lacks a package, or its proxy cannot be used
     TYPE_RATE = "type_rate"  # the maximum number of jobs of its type has started in this minute
     TYPE_CONCURRENCY = "type_concurrency"  # the maximum number of jobs of its type is running
     # The version of the code that got it does not know its type; a newer one has accepted it.

@@ -11,7 +11,7 @@ from hashlib import sha256
 from typing import Any
 
 from chalicelib.domain.jobs.job import Job
-from chalicelib.domain.streaming.frames import usage_shape
+from chalicelib.domain.streaming.frames import incomplete_shape, usage_shape
 from chalicelib.domain.units import Ms, dollars, rfc3339
 
 MAX_SUBJECT_LENGTH = 200
@@ -62,7 +62,7 @@ def job_ended_message(job: Job, api_url: str | None) -> NotificationMessage:
         "tags": list(job.tags),
         "model": job.asked_model,
         "error": {"code": job.error.code, "class": job.error.error_class, "retryable": job.error.retryable} if job.error else None,
-        "incomplete_details": {"reason": job.incomplete_reason} if job.incomplete_reason else None,
+        "incomplete_details": incomplete_shape(job),
         "usage": usage_shape(job.usage),
         "cost": dollars(job.cost),
         "currency": "USD",

@@ -18,6 +18,11 @@ from chalicelib.domain.units import Ms, dollars, rfc3339
 
 Frame = dict[str, Any]
 
+INCOMPLETE_MESSAGES = {
+    "max_tokens": "The answer was cut at its limit. Raise `config.max_tokens`, or ask for less.",
+    "content_filter": "OpenAI's content filter cut the answer. Change the prompt.",
+}
+
 
 def encode(frame: Frame) -> bytes:
     """Encode a frame as UTF-8 JSON. `MAX_FRAME_POINTS` in `domain/text.py` keeps it below 32 KB."""
@@ -78,7 +83,7 @@ def state(job: Job, now: Ms) -> Frame | None:
             "cost": dollars(job.cost),
             "currency": "USD",
             "error": error_shape(job),
-            "incomplete_details": {"reason": job.incomplete_reason} if job.incomplete_reason else None,
+            "incomplete_details": incomplete_shape(job),
         }
     if job.status in (Status.RETRYING, Status.HELD):
         return {**_about(job, job.status.value, now), "reason": job.reason, "until": rfc3339(job.resume_at), "length": job.length or 0}
@@ -107,6 +112,18 @@ def usage_shape(usage: Usage | None) -> dict[str, Any] | None:
         "total_tokens": usage.total,
         "estimated": usage.estimated,
     }
+
+
+def incomplete_shape(job: Job) -> dict[str, Any] | None:
+    """Return why a job ended early as the public API shows it, with what helps; None if it did not."""
+    if not job.incomplete_reason:
+        return None
+    message = INCOMPLETE_MESSAGES.get(job.incomplete_reason, "OpenAI ended the answer early. Retry the job.")
+    usage = job.usage
+    if job.incomplete_reason == "max_tokens" and not job.length:
+        spent = f"all {usage.output:,} output tokens" if usage and usage.reasoning >= usage.output > 0 else "the output tokens"
+        message = f"There is no text, because {spent} went into reasoning. Raise `config.max_tokens`, or lower `config.openai.reasoning`."
+    return {"reason": job.incomplete_reason, "message": message}
 
 
 def error_shape(job: Job) -> dict[str, Any] | None:

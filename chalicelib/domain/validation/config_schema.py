@@ -29,19 +29,31 @@ MAX_DURABLE_TIMEOUT = 86_400  # seconds; a durable attempt is handed over betwee
 PRIORITY: Schema = {"enum": list(LANES)}
 NAME: Schema = {"type": "string", "minLength": 1, "maxLength": 128}
 
+FORMAT_NAME: Schema = {"type": "string", "pattern": "^[a-zA-Z0-9_-]{1,64}$"}
+_PLAIN = {"json_object": "json", "text": "text"}  # formats that OpenAI writes as an object, and that are a word here
 RESPONSE_FORMAT: Schema = {
     "anyOf": [
         {"enum": ["text", "json"]},
         closed(
             {
-                "type": {"const": "json_schema"},
-                "name": {"type": "string", "pattern": "^[a-zA-Z0-9_-]{1,64}$"},
+                "type": {
+                    "const": "json_schema",
+                    "x-instead": {kind: f'write `response_format: "{name}"`' for kind, name in _PLAIN.items()},
+                },
+                "name": FORMAT_NAME,
                 "schema": {"type": "object"},
                 "strict": {"type": "boolean"},
-                "json_schema": {"type": "object", "required": ["schema"], "properties": {"schema": {"type": "object"}}},
+                "json_schema": {
+                    "type": "object",
+                    "required": ["schema"],
+                    "properties": {"name": FORMAT_NAME, "schema": {"type": "object"}, "strict": {"type": "boolean"}},
+                },
             },
             required=["type"],
-            anyOf=[{"required": ["schema"]}, {"required": ["json_schema"]}],
+            **{
+                "if": {"properties": {"type": {"const": "json_schema"}}},
+                "then": {"anyOf": [{"required": ["schema"]}, {"required": ["json_schema"]}]},
+            },
         ),
     ]
 }
@@ -56,7 +68,12 @@ OPENAI: Schema = closed(
         "safety_identifier": {"type": "string", "maxLength": 64},
         "prompt_cache_key": {"type": "string", "maxLength": 64},
         "truncation": {"enum": ["auto", "disabled"]},
-        "metadata": {"type": "object", "maxProperties": 16},
+        "metadata": {  # OpenAI takes texts only, of these lengths
+            "type": "object",
+            "maxProperties": 16,
+            "propertyNames": {"type": "string", "maxLength": 64},
+            "additionalProperties": {"type": "string", "maxLength": 512},
+        },
     }
 )
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from chalicelib.domain.errors import Detail
 from chalicelib.domain.text import repair_surrogates
+from chalicelib.domain.validation.openai_names import find_meant
 from chalicelib.domain.validation.schema_cost import MAX_PATTERN_BYTES, TooComplex, check_size, count_steps
 from chalicelib.domain.validation.schema_messages import describe_expected, describe_unknown_field, shortened
 
@@ -203,7 +204,8 @@ def _replace_unreadable(value: Any, path: Path, depth: int, unreadable: list[Det
             refuse("has half a character (an unpaired surrogate)")
         return repaired
     if isinstance(value, float) and not math.isfinite(value):
-        refuse(f"must be a finite number, not {value}")
+        name = "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"  # as JSON parsers write them; 1e999 is infinite too
+        refuse(f"must be a finite number, not {name}")
         return 0
     if isinstance(value, dict | list | tuple):
         if depth >= MAX_DEPTH:
@@ -238,7 +240,9 @@ def _details(errors: Iterable[ValidationError], schema: Schema, at: str) -> Iter
             yield Detail(_join(path, kind.property), "is missing")
         elif keyword == "additionalProperties":
             known = list(islice(rule.get("properties", {}), MAX_NAMES))
-            yield from (Detail(_join(path, name), describe_unknown_field(name, known)) for name in kind.unexpected)
+            yield from (
+                Detail(_join(path, name), describe_unknown_field(name, known, find_meant(name, schema, at))) for name in kind.unexpected
+            )
         elif keyword in ("anyOf", "oneOf") and hasattr(kind, "context"):
             intended = _intended_branch(kind.context, error.instance_path)
             yield from _details(intended, schema, at) if intended else [_mismatch(path, rule, error.instance)]
@@ -262,6 +266,9 @@ def _bound_details(keyword: str, path: str, rule: Schema, value: Any) -> Iterato
 
 
 def _mismatch(path: str, rule: Schema, value: Any) -> Detail:
+    instead = rule.get("x-instead")
+    if isinstance(instead, dict) and isinstance(value, str) and value in instead:
+        return Detail(path, f"cannot be {shortened(value)}; {instead[value]}")
     return Detail(path, f"must be {shortened(describe_expected(rule), MAX_MESSAGE_LENGTH, quoted=False)}, not {shortened(value)}")
 
 

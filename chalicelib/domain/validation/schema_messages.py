@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 from typing import Any
 
-from chalicelib.domain.text import repair_surrogates
+from chalicelib.domain.text import repair_surrogates, visible
 
 MAX_CHOICES = 12  # alternatives that a message names
 NOUNS = {
@@ -36,27 +36,41 @@ def describe_expected(rule: dict[str, Any], levels: int = 2) -> str:
             options = [option for option in rule[keyword][:MAX_CHOICES] if isinstance(option, dict)]
             return " or ".join(dict.fromkeys(describe_expected(option, levels - 1) for option in options))
     kinds = rule.get("type", [])
+    if not kinds and rule.get("required"):
+        return f"an object with {' and '.join(f'`{name}`' for name in rule['required'][:MAX_CHOICES])}"
     nouns = [_bounded(kind, rule) for kind in ([kinds] if isinstance(kinds, str) else kinds)]
     return " or ".join(nouns) if nouns else _bounded("value", rule)
 
 
-def describe_unknown_field(name: str, known: Sequence[str]) -> str:
-    """Return the problem of an unknown field, with the known field that was probably meant."""
+def describe_unknown_field(name: str, known: Sequence[str], meant: str | None = None) -> str:
+    """Return the problem of an unknown field, with the known field that was probably meant.
+
+    `meant`: what to write instead, if that is certain.
+    """
     label = shortened(name, 60, quoted=False)
+    if meant is not None:
+        return f"unknown field `{label}`; {meant}"
     near = get_close_matches(name[:60], known, n=1, cutoff=0.6)
     return f"unknown field `{label}`" + (f"; did you mean `{near[0]}`?" if near else "")
+
+
+def describe_kind(value: Any) -> str:
+    """Return what kind of JSON a value is: `a list`, `true or false`."""
+    kinds = {str: "string", bool: "boolean", int: "number", float: "number", list: "array", dict: "object"}
+    return NOUNS[kinds.get(type(value), "null")]
 
 
 def shortened(value: Any, limit: int = 60, *, quoted: bool = True) -> str:
     """Return enough of the value to recognise it, as JSON.
 
-    Lists and objects are only described, because they may be large.
+    Lists and objects are only described, because they may be large. Invisible characters are
+    written as in JSON.
     """
     if isinstance(value, dict | list | tuple):
         return _size("an object with", len(value), "field") if isinstance(value, dict) else _size("a list of", len(value), "item")
     if isinstance(value, str):
         short = repair_surrogates(value if len(value) <= limit else value[:limit] + "…")
-        return json.dumps(short, ensure_ascii=False) if quoted else short
+        return visible(json.dumps(short, ensure_ascii=False) if quoted else short)
     if isinstance(value, int) and not isinstance(value, bool) and abs(value) >= 10**limit:
         return f"a whole number of more than {limit} digits"
     return json.dumps(value, default=lambda other: f"a {type(other).__name__}")

@@ -44,6 +44,9 @@ OPTIONS: dict[str, Schema] = {
 }
 
 
+DELIMITER = _without_null(PROPERTIES["delimiter"])
+
+
 def recipients_of(job_input: Any) -> list[tuple[str, str]]:
     """Return the recipients in the input, each with its path.
 

@@ -20,8 +20,9 @@ from chalicelib.domain.jobs.dependencies import MAX_PARENTS
 from chalicelib.domain.jobs.job_type import JobType
 from chalicelib.domain.jobs.submission import Submission
 from chalicelib.domain.jobs.topological_order import topological_order
-from chalicelib.domain.validation.config_schema import config_problems
+from chalicelib.domain.validation.config_schema import CONFIG, config_problems
 from chalicelib.domain.validation.schema import MAX_DETAILS, problems
+from chalicelib.domain.validation.whole_numbers import whole_numbers
 from chalicelib.services.batches.context import BatchContext, enqueue_advance
 from chalicelib.services.batches.release_rows import submission_of
 from chalicelib.services.dependencies.check_parents import check_parents
@@ -60,6 +61,7 @@ def base_submission(options: BatchOptions) -> Submission:
     config = dict(options.config)
     if details := config_problems(config):
         raise InvalidRequest(details=tuple(details))
+    config = whole_numbers(CONFIG, config)
     return Submission(prompt="-", job_type=options.type, priority=options.priority, options=dict(options.options), config=config)
 
 

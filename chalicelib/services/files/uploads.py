@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from chalicelib.domain.auth.identity import Caller
+from chalicelib.domain.batches.parsing.forms import FORM
 from chalicelib.domain.batches.parsing.json_rows import MAX_JSON_BYTES, json_too_large
 from chalicelib.domain.batches.parsing.reader import JSON, content_format
-from chalicelib.domain.errors import TooLarge, UploadNotFound
+from chalicelib.domain.errors import TooLarge, UnsupportedMediaType, UploadNotFound
 from chalicelib.domain.files.upload import LINK_SECONDS, MAX_BYTES, Upload, is_upload_id
 from chalicelib.domain.units import Ms
 from chalicelib.ports import UploadedFile, Uploads
@@ -34,7 +35,10 @@ def create_upload(uploads: Uploads, caller: Caller, upload_id: str, now: Ms, con
     """
     if size > MAX_BYTES:
         raise _too_large(size)
-    if content_format(content_type) == JSON and size > MAX_JSON_BYTES:
+    input_format = content_format(content_type)
+    if input_format == FORM:
+        raise UnsupportedMediaType("An upload is the file itself, not a form: name the content type of the file.")
+    if input_format == JSON and size > MAX_JSON_BYTES:
         raise json_too_large()
     upload = Upload(id=upload_id, tenant=caller.tenant, user=caller.user, content_type=content_type, size=size)
     return SignedUpload(upload=upload, url=uploads.sign(upload, LINK_SECONDS), expires_at=now + LINK_SECONDS * 1000)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from chalicelib.domain.auth.identity import Caller, Role
@@ -13,7 +13,7 @@ from chalicelib.domain.execution.response_cache import parse_ttl
 from chalicelib.domain.jobs.dependencies import template_problems
 from chalicelib.domain.jobs.job_type import NO_MODEL, JobType
 from chalicelib.domain.jobs.queue_routing import queue_for
-from chalicelib.domain.jobs.spec import JobConfig, JobSpec, is_flex
+from chalicelib.domain.jobs.spec import JobConfig, JobSpec, is_flex, requested_tier
 from chalicelib.domain.jobs.submission import Submission
 from chalicelib.domain.metrics.estimate import Estimate, estimate, estimate_task
 from chalicelib.domain.metrics.throughput import UNMEASURED, Throughput
@@ -21,6 +21,8 @@ from chalicelib.domain.queues.lanes import JOB_QUEUES, JobQueue
 from chalicelib.domain.template import names_within
 from chalicelib.domain.validation.config_schema import MAX_TIMEOUT
 from chalicelib.domain.validation.schema import problems, schema_problems
+from chalicelib.domain.validation.strict_schema import strict_problems
+from chalicelib.domain.validation.whole_numbers import whole_numbers
 from chalicelib.ports import Prices
 from chalicelib.services.prompts.model_request import instructions
 from chalicelib.services.prompts.render import MAX_PROMPT_BYTES, render_prompt
@@ -81,6 +83,7 @@ def plan_job(
         details.append(Detail("user", "only an operator may submit on behalf of another user"))
     if details:
         raise InvalidRequest(details=tuple(details))
+    submission = _with_whole_numbers(kind, submission)
     spec = JobSpec(
         prompt=render_prompt(kind, _content(submission), submission.options),
         config=resolve_config(kind, submission),
@@ -105,6 +108,11 @@ def plan_job(
     )
 
 
+def _with_whole_numbers(kind: JobType, submission: Submission) -> Submission:
+    content = whole_numbers(kind.input_schema, submission.input) if kind.input_schema is not None else submission.input
+    return replace(submission, options=whole_numbers(kind.options_schema, submission.options), input=content)
+
+
 def _queue(kind: JobType, submission: Submission) -> JobQueue:
     return JOB_QUEUES[queue_for(submission.priority, is_task=kind.is_task)]
 
@@ -121,8 +129,8 @@ def _estimate(kind: JobType, spec: JobSpec, prices: Prices, throughput: Throughp
         tokens_per_second=throughput.tokens_per_second.p50,
         max_tokens=config.max_tokens,
         max_attempts=config.max_attempts,
-        price=prices.of(config.model),
-        others=[prices.of(model) for model in config.fallback_models],
+        price=prices.of(config.model, tier := requested_tier(config.openai)),
+        others=[prices.of(model, tier) for model in config.fallback_models],
         queue=queue,
         depth=depth,
     )
@@ -184,8 +192,10 @@ def _format_problems(response_format: Any) -> tuple[Detail, ...]:
     """Refuse an invalid schema here, before an attempt is paid for."""
     if not isinstance(response_format, dict):
         return ()
-    inner = response_format.get("json_schema", response_format)
-    return schema_problems(inner["schema"], "config.response_format.schema")
+    nested = "json_schema" in response_format
+    inner, at = (response_format["json_schema"] if nested else response_format), "config.response_format" + ".json_schema" * nested
+    found = schema_problems(inner["schema"], f"{at}.schema")
+    return found or (tuple(strict_problems(inner["schema"], f"{at}.schema")) if inner.get("strict") else ())
 
 
 def _template_problems(submission: Submission) -> list[Detail]:

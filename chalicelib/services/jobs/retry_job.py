@@ -4,7 +4,7 @@ terminal is final for a run).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from chalicelib.domain.errors import HeadraceError, IdempotencyKeyTaken, JobNotFound, JobNotRetryable
 from chalicelib.domain.jobs import transitions
@@ -78,6 +78,8 @@ def retry_job(ctx: JobEndContext, job: Job, run: int | None = None, generation: 
         # The content of a job that ended long ago must outlive its new run; this comes before the run exists.
         if new is not None and new.expires_at > seen.expires_at and not ctx.job_specs.extend_ttl(job.id, transitions.spec_ttl(new)):
             raise _content_gone()
+        if new is not None and new.run > seen.run:  # fallback models that refused the request before may take it now
+            new = replace(new, fallback_models=tuple(config.fallback_models))
         return new
 
     restarted = update_job(ctx.jobs, job, restart)

@@ -7,6 +7,7 @@ from chalicelib.domain.execution.result import WORKER_LOST, Result
 from chalicelib.domain.execution.transcript import Chunk, join_chunks
 from chalicelib.domain.jobs import transitions
 from chalicelib.domain.jobs.job import Job, Status, Usage
+from chalicelib.domain.jobs.spec import requested_tier
 from chalicelib.domain.jobs.transitions import AttemptOutcome
 from chalicelib.domain.metrics.estimate import REQUEST_TOKENS, estimate_tokens
 from chalicelib.domain.units import Ms, Nano
@@ -119,7 +120,7 @@ def _lost_attempt_result(ctx: SweepContext, job: Job, text: str, now: Ms, *, pro
         finish_reason=WORKER_LOST,
         model=job.asked_model,
         usage=usage,
-        cost=cost_of(ctx.prices, job.asked_model, usage) if provider_called else 0,
+        cost=cost_of(ctx.prices, job.asked_model, usage, requested_tier(spec.config.openai)) if provider_called else 0,
         finished_at=now,
         error_code=WORKER_LOST,
         ttl=now // 1000 + transitions.COMPLETED_RETENTION_DAYS * 86_400,

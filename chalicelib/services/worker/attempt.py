@@ -11,9 +11,10 @@ from chalicelib.domain.execution.progress import ProgressTracker
 from chalicelib.domain.execution.response_cache import CachedResponse, CacheLookup
 from chalicelib.domain.execution.result import Result
 from chalicelib.domain.execution.transcript import Chunk
+from chalicelib.domain.failures import OutputInvalid
 from chalicelib.domain.jobs.job import Job
 from chalicelib.domain.jobs.job_type import JobType
-from chalicelib.domain.jobs.spec import JobSpec
+from chalicelib.domain.jobs.spec import JobSpec, requested_tier
 from chalicelib.domain.limits.admission import RunNow
 from chalicelib.domain.metrics.estimate import REQUEST_TOKENS, estimate_tokens
 from chalicelib.domain.metrics.throughput import UNMEASURED
@@ -53,6 +54,7 @@ class Attempt:
         self.response_id = job.response_id  # of a durable attempt
         self.response_started = job.is_resumable  # the provider has created a response: it charges from here on
         self.refused = False  # the model refused to answer
+        self.last_message_at = 0  # where in the text the last message of the response begins, as far as it is known
         self.used_fallback = False  # the type's own fallback answers, and no provider
         self.cache_lookup: CacheLookup | None = None  # what the response cache said, if it was asked
         self.cache_key = ""
@@ -76,6 +78,19 @@ class Attempt:
     def input_tokens(self) -> int:
         """Estimate of the request's tokens until the provider counts them; takes some milliseconds, so it is made once."""
         return estimate_tokens(self.spec.prompt) + estimate_tokens(instructions(self.spec.config, self.kind)) + REQUEST_TOKENS
+
+    @property
+    def asked_tier(self) -> str | None:
+        """The service tier that the caller asked for."""
+        return requested_tier(self.spec.config.openai)
+
+    @property
+    def wrong_before(self) -> str | None:
+        """What was wrong with the answer of the previous attempt of this run; None if nothing was."""
+        error = self.job.error
+        if error is None or error.code != OutputInvalid.code or error.attempt != self.number - 1:
+            return None
+        return error.message
 
     @property
     def is_cached(self) -> bool:

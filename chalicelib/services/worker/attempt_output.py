@@ -94,8 +94,8 @@ class AttemptOutput:
         self.first_token_at = started_at + (metrics.get("network_latency_ms") or 0)
         return metrics.get("api_call_count") or 0
 
-    def append(self, delta: str, now: Ms, sequence: int | None = None) -> None:
-        """Append text from the provider; `sequence` is the number of its event.
+    def append(self, delta: str, now: Ms, sequence: int | None = None, tokens: int = 1) -> None:
+        """Append text from the provider; `sequence` is the number of its event, `tokens` how many it stands for.
 
         Raises:
             ResponseLost: the provider repeats an event with other text than an earlier worker received.
@@ -103,7 +103,7 @@ class AttemptOutput:
         if self.first_token_at is None:
             self.first_token_at = now
             self.start_stage(self._kind.streaming_stage, now)
-        self._add(self._skip_repeated(self._joiner.feed(delta)), now)
+        self._add(self._skip_repeated(self._joiner.feed(delta)), now, tokens)
         if self._durable:
             self.sequence = sequence
             if not self._joiner.holds:

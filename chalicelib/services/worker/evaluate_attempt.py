@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from chalicelib.domain.execution.result import Result
-from chalicelib.domain.failures import AttemptFailed, ContentRefused
+from chalicelib.domain.failures import AttemptFailed, ContentRefused, ProviderRateLimited, RequestRefused
 from chalicelib.domain.jobs.job import Job, JobError, Status
 from chalicelib.domain.jobs.transitions import COMPLETED_RETENTION_DAYS, AttemptOutcome
 from chalicelib.domain.text import repair_surrogates
@@ -44,13 +44,13 @@ async def evaluate_attempt(ctx: WorkerContext, attempt: Attempt, ended: Response
             failure = exc
     now = ctx.clock.now()
     attempt.output.start_stage("finalization", now)
-    usage = measure_usage(attempt, ended)
+    usage = None if _is_refused(attempt, failure) else measure_usage(attempt, ended)
     model = (ended.model if ended else None) or attempt.spec.config.model
     outcome = AttemptOutcome(
         status=_status(ended, failure),
         length=len(attempt.output.transcript),
         usage=usage,
-        cost=0 if attempt.is_free else cost_of(ctx.prices, model, usage),
+        cost=0 if attempt.is_free else cost_of(ctx.prices, model, usage, ended.tier if ended else attempt.asked_tier),
         error=job_error(failure, attempt.job) if failure else None,
         incomplete_reason=ended.incomplete_reason if ended else None,
         first_token_at=attempt.output.first_token_at,
@@ -75,6 +75,11 @@ async def evaluate_attempt(ctx: WorkerContext, attempt: Attempt, ended: Response
         ttl=now // 1000 + COMPLETED_RETENTION_DAYS * 86_400,
     )
     return Evaluation(outcome, result, failure)
+
+
+def _is_refused(attempt: Attempt, failure: AttemptFailed | None) -> bool:
+    """Whether the provider refused the request after its response had begun, and charges nothing."""
+    return isinstance(failure, (RequestRefused, ProviderRateLimited)) and attempt.output.first_token_at is None and not attempt.is_free
 
 
 def job_error(failure: AttemptFailed, job: Job) -> JobError:
@@ -103,7 +108,7 @@ async def _parse_output(ctx: WorkerContext, attempt: Attempt, ended: ResponseEnd
         raise ContentRefused
     if ended.incomplete_reason:
         return None
-    return await ctx.offload(parsed_output, attempt.output.transcript.text, attempt.spec, attempt.kind)
+    return await ctx.offload(parsed_output, attempt.output.transcript.text, attempt.spec, attempt.kind, attempt.last_message_at)
 
 
 def _status(ended: ResponseEnded | None, failure: AttemptFailed | None) -> Status:

@@ -5,8 +5,8 @@ Each is written by one function, so that its fields are always the same.
 
 from __future__ import annotations
 
+from chalicelib.domain.failures import NotConfigured
 from chalicelib.domain.jobs.job import Job, Status
-from chalicelib.domain.limits.admission import HoldReason
 from chalicelib.services.log import Log
 from chalicelib.services.worker.context import WorkerContext
 
@@ -32,9 +32,9 @@ def log_job_failed(log: Log, job: Job) -> None:
         )
 
 
-def log_missing_api_key(ctx: WorkerContext) -> None:
-    """Log that no OpenAI key is stored, at most once in five minutes per environment."""
+def log_missing_api_key(ctx: WorkerContext, failure: NotConfigured | None = None) -> None:
+    """Log that no OpenAI key is stored, or why it cannot be used, at most once in five minutes per environment."""
     state, now = ctx.local_state, ctx.clock.now()
     if state.api_key_reported_missing_at is None or now - state.api_key_reported_missing_at >= REPEAT_INTERVAL_MS:
         state.api_key_reported_missing_at = now
-        ctx.log("openai_not_configured", code=HoldReason.OPENAI_NOT_CONFIGURED)
+        ctx.log("openai_not_configured", code=(failure or NotConfigured).code, reason=(failure or NotConfigured()).message)

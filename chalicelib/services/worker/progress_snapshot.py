@@ -7,7 +7,7 @@ from typing import Any
 
 from chalicelib.domain.units import Ms, dollars
 from chalicelib.services.worker.attempt import Attempt
-from chalicelib.services.worker.usage import measure_usage
+from chalicelib.services.worker.usage import running_usage
 
 
 def progress_of(attempt: Attempt, now: Ms) -> dict[str, Any]:
@@ -17,7 +17,7 @@ def progress_of(attempt: Attempt, now: Ms) -> dict[str, Any]:
     asked. `api_call_count` counts the requests to the provider for this attempt. Memory (its peak)
     and processor time are those of the environment, which other jobs share.
     """
-    usage = measure_usage(attempt, None)
+    usage = running_usage(attempt)
     cost = attempt.price.cost(usage) if attempt.price and usage else None
     resources = resource.getrusage(resource.RUSAGE_SELF)
     elapsed = max(1, now - attempt.resumed_at) / 1000

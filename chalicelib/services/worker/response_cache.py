@@ -20,7 +20,7 @@ from chalicelib.ports import Jobs, ModelRequest, ResponseCache, ResponseEnded
 from chalicelib.services.worker.attempt import Attempt
 from chalicelib.services.worker.context import WorkerContext
 
-TRANSPORT_FIELDS = frozenset({"timeout", "background"})  # request fields that do not affect the response
+TRANSPORT_FIELDS = frozenset({"timeout", "background", "stream"})  # request fields that do not affect the response
 STORE_TIMEOUT_SECONDS = 3.0  # for all three reads; in that time the provider would have started to answer
 
 
@@ -37,13 +37,18 @@ def cache_key(tenant: str, job_type: str, request: ModelRequest) -> str:
 async def serve_from_cache(ctx: WorkerContext, attempt: Attempt, request: ModelRequest) -> ResponseEnded | None:
     """Append a cached response to the transcript and return its end.
 
-    The cache is not read if the job does not allow it, or if the attempt resumes a response.
+    The cache is not read if the job does not allow it, if the attempt resumes a response, or if the
+    previous answer was invalid, because it may have come from here. A valid answer is stored for
+    later requests all the same.
 
     Returns: None if the provider has to be asked.
     """
     if attempt.spec.config.cache is None or attempt.response_id is not None:
         return None
     attempt.cache_lookup = CacheLookup()
+    if attempt.wrong_before is not None:
+        attempt.cache_key = await ctx.offload(cache_key, attempt.job.tenant, attempt.job.type, request)
+        return None
     try:
         async with asyncio.timeout(STORE_TIMEOUT_SECONDS):
             found = await _look_up(ctx, attempt, request)
@@ -119,4 +124,5 @@ def _is_valid(source: Job, tenant: str, cached: CachedResponse, now: int) -> boo
 
 def _is_cacheable(result: Result) -> bool:
     """Return whether the provider's final event was received and reports output tokens."""
-    return result.status == Status.COMPLETED and result.is_exact and result.usage is not None and result.usage.output > 0
+    counted = result.usage is not None and not result.usage.estimated and result.usage.output > 0
+    return result.status == Status.COMPLETED and result.is_exact and counted

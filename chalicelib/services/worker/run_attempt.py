@@ -11,10 +11,17 @@ from collections.abc import Callable
 from chalicelib.domain.errors import ChunkConflict, Unavailable
 from chalicelib.domain.execution.deadline import Deadline
 from chalicelib.domain.execution.retry_policy import GiveUp, RetryPolicy, counts_as_attempt
-from chalicelib.domain.failures import AttemptFailed, AttemptTimedOut, ProviderConnectionLost, WorkerShutdown
+from chalicelib.domain.failures import (
+    AttemptFailed,
+    AttemptTimedOut,
+    OutputInvalid,
+    ProviderConnectionLost,
+    WorkerMisconfigured,
+    WorkerShutdown,
+)
 from chalicelib.domain.jobs import transitions
 from chalicelib.domain.jobs.job import Job, Status
-from chalicelib.domain.limits.admission import WaitUntil
+from chalicelib.domain.limits.admission import HoldReason, WaitUntil
 from chalicelib.domain.streaming import frames
 from chalicelib.domain.streaming.pacing import log_pace
 from chalicelib.ports import ResponseEnded
@@ -23,6 +30,7 @@ from chalicelib.services.update_job import update_job
 from chalicelib.services.wake_up import send_wake_up
 from chalicelib.services.worker.admission.api_key_gate import hold_if_not_configured
 from chalicelib.services.worker.admission.circuit_gate import close_on_first_token, record_outcome
+from chalicelib.services.worker.admission.refused_fallback import refused_fallback, skip_refused_fallback
 from chalicelib.services.worker.admission.type_limit_gate import release_permit, renew_permit
 from chalicelib.services.worker.attempt import Attempt
 from chalicelib.services.worker.background import background
@@ -90,7 +98,7 @@ class AttemptRunner:
         if attempt.kind.handler is not None:
             return 0
         attempt.output.tracker.calibrate(self._ctx.throughput_of(attempt.kind.name, config.model), config.max_tokens)
-        attempt.price = self._ctx.prices.of(config.model)
+        attempt.price = self._ctx.prices.of(config.model, attempt.asked_tier)
         return attempt.input_tokens
 
     async def _conclude(
@@ -108,7 +116,8 @@ class AttemptRunner:
         answered = ended is not None and not attempt.is_free
         outcome = asyncio.ensure_future(record_outcome(ctx, attempt, evaluation.failure, answered=answered))
         await gather_or_cancel(self._store(evaluation, writer), outcome)
-        hold = hold_if_not_configured(ctx, attempt, evaluation.failure) or outcome.result()
+        failure = evaluation.failure
+        hold = hold_if_not_configured(ctx, attempt, failure) or skip_refused_fallback(ctx, attempt, failure) or outcome.result()
         await self._end(evaluation, hold)
 
     async def _read_response(self) -> tuple[ResponseEnded | None, AttemptFailed | None]:
@@ -151,6 +160,8 @@ class AttemptRunner:
     def _unexpected(self, error: BaseException) -> AttemptFailed:
         """Log a bug in Headrace or a job type and return it as a failure of the attempt."""
         self._ctx.log("attempt_error", job_id=self.attempt.job.id, attempt=self.attempt.number, error=error)
+        if isinstance(error, ImportError):  # the package of the worker is not complete, which is no fault of this attempt
+            return WorkerMisconfigured(f"The worker lacks the package {error.name}." if error.name else "")
         return AttemptFailed("The attempt failed because of an internal error in Headrace.")
 
     async def _stream(self) -> ResponseEnded:
@@ -233,10 +244,15 @@ class AttemptRunner:
     def _end_transition(self, evaluation: Evaluation, hold: WaitUntil | None) -> Callable[[Job], Job | None]:
         """Return the transition of the job record: finish it, or schedule another attempt."""
         ctx, attempt, outcome = self._ctx, self.attempt, evaluation.outcome
+        if hold is not None and hold.reason is HoldReason.RATE_LIMITED and 0 < attempt.job.retry_until < hold.when:
+            return lambda job: transitions.finish(job, attempt.generation, attempt.owner, outcome, ctx.clock.now())
         if hold is not None:
             generation, owner, reason, until = attempt.generation, attempt.owner, hold.reason, hold.when
-            return lambda job: transitions.hold_after_attempt(job, generation, owner, outcome, reason, until, ctx.clock.now())
-        if evaluation.failure is not None:
+            refused = refused_fallback(attempt, evaluation.failure)
+            return lambda job: transitions.hold_after_attempt(
+                job, generation, owner, outcome, reason, until, ctx.clock.now(), without=refused
+            )
+        if evaluation.failure is not None and not _is_wrong_again(attempt, evaluation):
             policy = RetryPolicy(max_attempts=attempt.job.max_attempts, schedule=attempt.kind.retry_schedule)
             job, failure = attempt.job, evaluation.failure
             repeated = job.error is not None and (job.error.code, job.error.attempt) == (failure.code, job.attempt - 1)
@@ -259,3 +275,15 @@ class AttemptRunner:
             reason=evaluation.outcome.error.code if evaluation.outcome.error else evaluation.outcome.incomplete_reason,
         )
         log_job_failed(self._ctx.log, job)
+
+
+def _is_wrong_again(attempt: Attempt, evaluation: Evaluation) -> bool:
+    """Whether the answer is wrong in the way that the model was told before.
+
+    The next request would be equal to this one, so it is not made.
+    """
+    return isinstance(evaluation.failure, OutputInvalid) and _message_of(evaluation) == attempt.wrong_before
+
+
+def _message_of(evaluation: Evaluation) -> str | None:
+    return evaluation.outcome.error.message if evaluation.outcome.error else None

@@ -30,7 +30,7 @@ from chalicelib.domain.jobs import transitions
 from chalicelib.ports import ModelRequest, Provider, ProviderEvent, ResponseEnded, ResponseStarted, TextDelta
 from chalicelib.services.log import Log
 from chalicelib.services.prompts.cache_scope import scope_to_tenant
-from chalicelib.services.prompts.model_request import model_request
+from chalicelib.services.prompts.model_request import corrected, model_request
 from chalicelib.services.retrying import CANCEL_RETRY_DELAYS, offload_with_retry
 from chalicelib.services.update_job import update_job
 from chalicelib.services.worker.admission.api_key_gate import answer_with_fallback
@@ -58,6 +58,8 @@ async def stream_response(ctx: WorkerContext, attempt: Attempt) -> ResponseEnded
     request = model_request(attempt.spec, attempt.kind)
     if (ended := await serve_from_cache(ctx, attempt, request)) is not None:
         return ended
+    if attempt.wrong_before is not None:
+        request = corrected(request, attempt.wrong_before)
     request = scope_to_tenant(request, attempt.job.tenant, isolated=ctx.isolates_prompt_cache)
     try:
         if request.background:
@@ -133,7 +135,9 @@ async def _read_stream(ctx: WorkerContext, attempt: Attempt, events: AsyncIterat
     async for event in events:
         if isinstance(event, TextDelta):
             attempt.refused = attempt.refused or event.refusal
-            attempt.output.append(event.text, clock.now(), event.sequence)
+            if event.message:
+                attempt.last_message_at = len(attempt.output.transcript)
+            attempt.output.append(event.text, clock.now(), event.sequence, event.tokens)
         elif isinstance(event, ResponseEnded):
             ended = event
         else:
@@ -195,6 +199,8 @@ class _DurableReader:
                 async with self._stream() as events:
                     return await _read_stream(self._ctx, self._attempt, events)
             except ReattachRefused:
+                if self._attempt.response_id is None:
+                    raise
                 break
             except TRANSIENT_ERRORS as error:
                 if self._attempt.response_id is None:  # there is no response to resume

@@ -343,7 +343,7 @@ def test_retry_after_may_be_a_date() -> None:
         (429, {"code": "billing_hard_limit_reached"}, ProviderQuotaExhausted),
         (429, {}, ProviderRateLimited),
         (401, {"code": "invalid_api_key"}, AuthenticationFailed),
-        (403, {}, ProviderUnavailable),  # a firewall, perhaps because of this one request
+        (403, {}, RequestRefused),  # a firewall, perhaps because of this one request
         (403, {"code": "unsupported_country_region_territory"}, AuthenticationFailed),
         (403, {"code": "model_not_found"}, RequestRefused),  # what one request may not have must not stop the others
         (403, {"code": "content_policy_violation"}, ContentRefused),
@@ -354,7 +354,7 @@ def test_retry_after_may_be_a_date() -> None:
         (409, {}, RequestRefused),
         (422, {}, RequestRefused),
         (500, {}, ProviderUnavailable),
-        (503, {"code": "rate_limit_exceeded"}, ProviderUnavailable),
+        (503, {"code": "rate_limit_exceeded"}, ProviderRateLimited),
     ],
 )
 def test_error_response_is_classified_by_status_and_code(status: int, error: dict[str, str], kind: type[AttemptFailed]) -> None:
@@ -531,6 +531,25 @@ def test_refused_key_is_reloaded_once(values: tuple[str, ...], used: list[str]) 
             return [headers["authorization"].removeprefix("Bearer ") for headers in server.headers]
 
     assert asyncio.run(run()) == used
+
+
+def test_address_that_was_replaced_is_used_at_once_when_the_old_one_does_not_answer() -> None:
+    async def run() -> str:
+        async with Loopback() as gone:
+            address = [gone.url]
+        async with Loopback(Answer([CREATED, delta("Hi"), completed()])) as server:
+
+            def forget() -> None:
+                address[0] = server.url
+
+            provider = OpenAIResponses(lambda: Credentials("sk-test-0123456789", address[0]), forget=forget)
+            first = provider.client()
+            events = await read(provider)
+            await provider.client().close()
+            await first.close()
+            return "".join(event.text for event in events if isinstance(event, TextDelta))
+
+    assert asyncio.run(run()) == "Hi"
 
 
 def test_unreadable_key_is_a_retryable_failure() -> None:

@@ -545,14 +545,15 @@ def test_text_of_the_final_event_has_its_sequence_number() -> None:
     assert (ResponseReader().read(data_of(last)) or [])[0] == TextDelta("All at once", 9)
 
 
-def test_fetched_text_joins_all_parts_and_replaces_lone_surrogates() -> None:
+def test_fetched_text_joins_the_parts_of_a_message_and_separates_messages() -> None:
+    """Lone surrogates are replaced."""
     parts = [
         [{"type": "output_text", "text": "one \ud83d"}, {"type": "output_text", "text": "\ude00 two "}],
         [{"type": "refusal", "refusal": "no\ud83d"}],
     ]
     response = {"status": "completed", "output": [{"type": "reasoning"}, *({"type": "message", "content": part} for part in parts)]}
 
-    assert fetched(json.dumps(response).encode()) == FetchedResponse("one 😀 two no\ufffd", ResponseEnded(None), refusal=True)
+    assert fetched(json.dumps(response).encode()) == FetchedResponse("one 😀 two \n\nno\ufffd", ResponseEnded(None), refusal=True)
 
 
 @pytest.mark.parametrize("nonsense", [b"", b"[]", b"<html>", b"\xff"])

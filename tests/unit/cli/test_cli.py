@@ -6,7 +6,9 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import httpx2
 import pytest
 
 from chalicelib.domain.validation.schema import problems
@@ -36,6 +38,23 @@ def test_cache_option_requests_the_default_ttl(server: FakeServer) -> None:
     assert run("submit", "Hi", "--cache") == 0
 
     assert server.sent("POST /jobs")[0][3]["config"]["cache"] is True
+
+
+def test_submit_sends_a_replacement_character_as_an_escape(server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The API refuses U+FFFD itself, which the gateway puts in the place of bytes that are not UTF-8."""
+    bodies: list[bytes] = []
+    original = httpx2.Client.request
+
+    def keep(client: httpx2.Client, *arguments: Any, **more: Any) -> httpx2.Response:
+        bodies.append(more.get("content") or b"")
+        return original(client, *arguments, **more)
+
+    monkeypatch.setattr(httpx2.Client, "request", keep)
+
+    assert run("submit", "What is \ufffd?") == 0
+
+    assert b"What is \\ufffd?" in bodies[0]
+    assert server.sent("POST /jobs")[0][3]["prompt"] == "What is \ufffd?"
 
 
 def test_submit_sends_only_the_given_options(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
@@ -108,6 +127,15 @@ def test_result_of_the_fallback_is_marked(server: FakeServer, capsys: pytest.Cap
 
     assert run("result", JOB) == 0
     assert "answered without OpenAI" in capsys.readouterr().err
+
+
+def test_result_of_an_incomplete_job_says_what_helps(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
+    details = {"reason": "max_tokens", "message": "All tokens went into reasoning: raise `config.max_tokens`."}
+    result = {"job_id": JOB, "status": "incomplete", "output": "", "model": "gpt-5-mini", "incomplete_details": details}
+    server.plan(f"GET /jobs/{JOB}/result", Answer(body={"success": True, **result}))
+
+    assert run("result", JOB) == 3
+    assert "All tokens went into reasoning" in capsys.readouterr().err
 
 
 def test_submit_wait_prints_only_the_result_to_stdout(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:

@@ -122,7 +122,7 @@ class TestSubmit:
     def test_several_files_become_one_row_each(self, server: FakeServer, prompts: Path, contracts: Path) -> None:
         server.plan("POST /batches", Answer(202, batch("queued")))
 
-        assert run("batch", "submit", str(prompts), str(contracts / "vault.sol")) == 0
+        assert run("batch", "submit", str(prompts), str(contracts / "vault.sol"), "--as", "prompts") == 0
         assert [item["id"] for item in server.sent("POST /batches")[0][3]["items"]] == ["prompts.csv", "vault.sol"]
 
     def test_file_with_replacement_characters_is_uploaded_by_a_signed_link(self, server: FakeServer, tmp_path: Path) -> None:

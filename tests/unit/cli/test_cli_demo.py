@@ -52,6 +52,7 @@ def test_demo_prints_text_findings_figures_and_next_steps(server: FakeServer, tm
     shown = ["Anybody can drain it", "overall risk  critical", "20 in, 42 out", "$0.0012", "0.6 s", "48 tokens per second", server.api_url]
     assert [piece for piece in [*shown, server.ws_url, f"headrace result {JOB}", "make down"] if piece not in done.stdout] == []
     assert "\x1b" not in done.stdout
+    assert KEY not in done.stdout + done.stderr
 
 
 def test_demo_submits_the_example_contract_with_high_priority(server: FakeServer, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chalicelib.domain.files.export_formats import FORMATS, cell, columns_of, escape_formula, render_rows, row_writer
+from chalicelib.domain.files.export_formats import FORMATS, CsvStyle, cell, columns_of, escape_formula, render_rows, row_writer
 
 ROWS: list[dict[str, Any]] = [
     {"number": 0, "id": "a", "output": 'Say "hi",\nthen bye', "parsed": {"score": 1}, "cost": "0.001200", "metadata": {"file": "a.sol"}},
@@ -104,3 +104,17 @@ def test_a_writer_renders_the_rows_one_by_one() -> None:
     assert writer.begin() + "".join(map(writer.row, ROWS)) + writer.end() == "".join(render_rows(ROWS, "csv", columns=["id", "output"]))
     [line] = list(csv.reader(io.StringIO(writer.row({"id": "a", "output": "=1+1"}), newline="")))
     assert line == ["a", escape_formula("=1+1")]
+
+
+@given(lines, st.sampled_from([",", ";", "\t", "|"]), st.booleans())
+def test_csv_in_any_style_is_the_same_table(rows: list[dict[str, Any]], delimiter: str, bom: bool) -> None:
+    text = "".join(render_rows(rows, "csv", style=CsvStyle(delimiter, bom)))
+
+    assert text.startswith("\ufeff") or not bom
+    again = list(csv.reader(io.StringIO(text[1:] if bom else text, newline=""), delimiter=delimiter))
+    assert again == read_back(render_rows(rows, "csv"))
+
+
+@pytest.mark.parametrize("file_format", ["json", "jsonl"])
+def test_style_of_csv_changes_no_other_format(file_format: Any) -> None:
+    assert "".join(render_rows(ROWS, file_format, style=CsvStyle(";", bom=True))) == "".join(render_rows(ROWS, file_format))

@@ -72,3 +72,27 @@ def test_limits_of_documents_leave_room_for_the_largest_batch() -> None:
     rows = [{"id": str(n), "prompt": "x", "priority": "low", "metadata": {f"m{k}": k for k in range(8)}} for n in range(10_000)]
 
     assert len(loads(json.dumps({"items": rows}), json_limits.MAX_ROWS_VALUES)["items"]) == 10_000
+
+
+@pytest.mark.parametrize(
+    ("document", "path", "name"),
+    [
+        ('{"a":1,"a":1}', "a", "`a`"),
+        ('{"items":[{"b":{"\\u0061":1,"a":2}}]}', "items.0.b.a", "`a`"),
+        ('[[{"x":1}],{"x":1,"y":2,"x":3}]', "1.x", "`x`"),
+        ('{"a":{"x":1,"x":2},"a":3}', "", "`x`"),  # its place is gone with the first value
+        ('{"\ufeffa":1,"\ufeffa":2}', "\\ufeffa", "`\\ufeffa`"),
+    ],
+)
+def test_a_field_that_occurs_twice_is_refused_with_its_place(document: str, path: str, name: str) -> None:
+    with pytest.raises(JsonRefused) as caught:
+        loads(document)
+
+    assert caught.value.path == path
+    assert f"{name} twice" in str(caught.value)
+    assert loads(document, unique_names=False) == json.loads(document)
+
+
+@given(VALUES)
+def test_a_document_with_each_name_once_is_never_refused_for_its_names(value: Any) -> None:
+    assert loads(json.dumps(value)) == value

@@ -12,7 +12,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chalicelib.domain.errors import TemplateProblem
-from chalicelib.domain.template import ESCAPED_BRACES, fill, fill_within, names, names_within, rename_placeholders
+from chalicelib.domain.template import (
+    ESCAPED_BRACES,
+    fill,
+    fill_within,
+    match_names,
+    match_names_within,
+    name_key,
+    names,
+    names_within,
+    rename_placeholders,
+)
 
 NAMES = st.text(string.ascii_letters + string.digits + "_- ", min_size=1, max_size=12).map(str.strip).filter(bool)
 
@@ -104,3 +114,32 @@ def test_oversized_expansion_is_refused_before_memory_is_allocated() -> None:
             make()
         assert tracemalloc.get_traced_memory()[1] < 20_000_000
         tracemalloc.stop()
+
+
+class TestMatchNames:
+    def test_name_is_written_as_the_known_one(self) -> None:
+        assert match_names("{{language}} {{ CITY }} {{Language.0}}", ["Language", "City"]) == "{{Language}} {{City}} {{Language.0}}"
+
+    @pytest.mark.parametrize("text", ["{{Language}}", "{{other}}", "{{{{language}}", "{language}", "language", "{{parents.a.output}}"])
+    def test_other_text_stays(self, text: str) -> None:
+        assert match_names(text, ["Language"]) == text
+
+    def test_name_in_small_letters_comes_first_and_otherwise_the_name_has_to_be_the_only_one(self) -> None:
+        assert match_names("{{INPUT}}", ["Input", "input"]) == "{{input}}"
+        assert match_names("{{language}}", ["Language", "LANGUAGE"]) == "{{language}}"
+
+    def test_names_in_all_texts_of_a_value_are_matched(self) -> None:
+        assert match_names_within({"A": ["{{a}}", 1, {"b": "{{A}}"}]}, ["A"]) == {"A": ["{{A}}", 1, {"b": "{{A}}"}]}
+
+    @given(st.text(max_size=30), st.lists(st.text(max_size=8), max_size=4))
+    def test_matched_template_never_fails_because_of_the_match(self, text: str, known: list[str]) -> None:
+        values = dict.fromkeys(known, "x")
+        template = f"{text}{{{{{known[0].upper() if known else 'a'}}}}}"
+        matched = match_names(template, values)
+
+        assert [name_key(name) for name in names(matched)] == [name_key(name) for name in names(template)] or len(names(matched)) < len(
+            names(template)
+        )
+
+    def test_key_leaves_out_capitals_blanks_around_and_what_is_invisible(self) -> None:
+        assert {name_key(name) for name in ("Größe", " gro\u0308ße ", "\ufeffGRÖSSE\u200b", "gr\u00adöße\u00a0")} == {"grösse"}

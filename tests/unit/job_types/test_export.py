@@ -114,6 +114,29 @@ def test_an_export_without_matches_is_a_valid_empty_file(form: str) -> None:
     assert text.startswith("job_id,") if form == "csv" else text.split() in ([], ["[", "]"])
 
 
+@pytest.mark.parametrize(("delimiter", "character"), [("semicolon", ";"), ("|", "|"), (None, ",")])
+@pytest.mark.parametrize("bom", [True, False])
+def test_a_csv_export_is_written_for_the_program_that_opens_it(delimiter: str | None, character: str, bom: bool) -> None:
+    world = World()
+    listed = completed_job(world, "Grüße; 5 | €, bitte")
+
+    job, output = run_export(world, {"ids": [listed.id]}, bom=bom, **({"delimiter": delimiter} if delimiter else {}))
+
+    text = content(world, job, "export.csv")
+    assert text.startswith("\ufeffjob_id" if bom else "job_id")
+    (row,) = csv.DictReader(io.StringIO(text.removeprefix("\ufeff"), newline=""), delimiter=character)
+    assert (row["job_id"], row["output"]) == (listed.id, "Grüße; 5 | €, bitte")
+    assert output["bytes"] == len(text.encode())
+
+
+@pytest.mark.parametrize("options", [{"delimiter": "two"}, {"delimiter": ""}, {"bom": "yes"}])
+def test_an_export_in_an_impossible_style_is_refused_at_submission(options: dict[str, Any]) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        World().submit(None, input={"filter": {}}, options=options, job_type="export", caller=ALICE)
+
+    assert [detail.path for detail in caught.value.details] == [f"options.{name}" for name in options]
+
+
 @pytest.mark.parametrize("text", ["=1+1", "+1 1", "-x", "@x", "\t=1", "\r=1"])
 def test_csv_cells_that_look_like_formulas_are_escaped(text: str) -> None:
     """A spreadsheet must not execute what a model or a user wrote."""

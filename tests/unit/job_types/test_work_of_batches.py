@@ -31,6 +31,8 @@ BOB = Caller(tenant="acme", user="bob", role=Role.USER, key_id="key_3", key_hash
 MALLORY = Caller(tenant="other", user="alice", role=Role.USER, key_id="key_4", key_hash="hash4")
 CSV = b"id,prompt,language\n" + b"".join(b"r%d,Say %d.,Italian\n" % (number, number) for number in range(600))
 
+FORM = b'--b\r\nContent-Disposition: form-data; name="file"; filename="%s"\r\n\r\n%s\r\n'
+
 
 def put_upload(world: World, data: bytes = CSV, kind: str = "text/csv", caller: Caller = ALICE) -> str:
     """Store a file through the signed link of an upload."""
@@ -85,6 +87,38 @@ def test_an_imported_file_becomes_a_batch_with_the_given_options() -> None:
     assert (spec.prompt, spec.config.max_tokens) == ("In Italian: Say 599.", 50)
     assert world.job(job).usage is not None
     assert world.provider.requests == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "data", "options", "prompts"),
+    [
+        ("application/vnd.ms-excel", b"sep=;\r\nPrompt;Ort\r\nHallo, du;K\xc3\xb6ln\r\n", {}, ["Hallo, du"]),
+        ("text/csv", b"prompt~b\nx,y~z\n", {"delimiter": "~"}, ["x,y"]),
+        (
+            "multipart/form-data; boundary=b",
+            FORM % (b"a.csv", b"prompt\nJanuary\n") + FORM % (b"b.txt", b"February") + b"--b--\r\n",
+            {},
+            ["January", "February"],
+        ),
+        (
+            "application/x-ndjson",
+            b'{"custom_id": "1", "method": "POST", "url": "/v1/responses", "body": {"model": "gpt-4.1", "input": "Hi"}}\n',
+            {},
+            ["Hi"],
+        ),
+    ],
+)
+def test_a_file_of_any_kind_that_a_request_takes_is_imported(kind: str, data: bytes, options: dict[str, Any], prompts: list[str]) -> None:
+    world = World()
+    put_upload(world, data, kind)
+    import_job(world, **options)
+
+    world.deliver()
+
+    (batch,) = batches_of(world)
+    rows = world.container.batch_rows.get_part("acme", batch.id, 0)
+    assert [row.prompt for row in rows or ()] == prompts
+    assert batch.model == ("gpt-4.1" if "ndjson" in kind else "gpt-4o-mini")
 
 
 @pytest.mark.parametrize("seconds", [number / 4 + 0.1 for number in range(36)])

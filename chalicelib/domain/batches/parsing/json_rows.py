@@ -4,16 +4,26 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 from chalicelib.domain import json_limits
 from chalicelib.domain.batches.options import MAX_ROWS, PROPERTIES
 from chalicelib.domain.batches.parsing.line_splitter import lines, numbered_lines
-from chalicelib.domain.batches.parsing.problems import PROMPT_NAMES, ParsedRow, ProblemCollector, UnreadableInput
+from chalicelib.domain.batches.parsing.openai_lines import URLS, body_prompt, shared_config
+from chalicelib.domain.batches.parsing.problems import (
+    LINE_ENDS_LOST,
+    MAX_QUOTED,
+    PROMPT_NAMES,
+    ParsedRow,
+    ProblemCollector,
+    UnreadableInput,
+    quoted,
+)
 from chalicelib.domain.batches.row import Row
 from chalicelib.domain.errors import Detail, InvalidRequest, TooLarge
 from chalicelib.domain.jobs.dependencies import MAX_PARENTS, POLICIES
+from chalicelib.domain.json_errors import describe_json_error
 from chalicelib.domain.queues.lanes import LANES
 from chalicelib.domain.validation.schema import MAX_DETAILS, Schema, problems
 from chalicelib.domain.validation.schema_messages import shortened
@@ -22,12 +32,16 @@ MAX_JSON_BYTES = 4_000_000  # a document is read whole; JSON lines are not
 MAX_ID_LENGTH = 128
 # Three names for what the row asks; a row may have one of them.
 CONTENT_FIELDS = ("content", "prompt", "input")
+BODY = "body"
+ID_FIELDS = ("id", "custom_id")
 
+_ID: Schema = {"type": ["string", "integer", "null"], "minLength": 1, "maxLength": MAX_ID_LENGTH}
 _TEXT: Schema = {"type": ["string", "null"]}
 ITEM: Schema = {
     "type": ["string", "object"],
     "properties": {
-        "id": {"type": ["string", "integer", "null"], "minLength": 1, "maxLength": MAX_ID_LENGTH},
+        "id": _ID,
+        "custom_id": _ID,
         "content": _TEXT,
         "prompt": _TEXT,
         "input": {},
@@ -39,6 +53,10 @@ ITEM: Schema = {
             "items": {"type": ["string", "integer"], "minLength": 1, "maxLength": MAX_ID_LENGTH},
         },
         "on_parent_failure": {"enum": [*POLICIES, None]},
+        # A line of OpenAI's own batch files, with `custom_id`.
+        "method": {"enum": ["POST", None]},
+        "url": {"enum": [*URLS, None]},
+        "body": {"type": ["object", "null"]},
     },
     "additionalProperties": False,
 }
@@ -58,7 +76,7 @@ def parse_json(pieces: Iterable[bytes]) -> tuple[list[Any], dict[str, Any]]:
         TooLarge: it has more than 4 MB.
     """
     try:
-        value = _loads("".join(lines(_limit_size(pieces), MAX_JSON_BYTES)), json_limits.MAX_ROWS_VALUES)
+        value = _load_document("".join(lines(_limit_size(pieces), MAX_JSON_BYTES)))
     except UnreadableInput as exc:
         raise InvalidRequest("The batch cannot be read.", details=(exc.detail,)) from exc
     batch: Any = {"items": value} if isinstance(value, list) else value
@@ -81,46 +99,117 @@ def _batch_problems(batch: Any) -> tuple[Detail, ...]:
     return tuple(details[:MAX_DETAILS])
 
 
-def json_rows(items: Iterable[Any], found: ProblemCollector) -> Iterator[ParsedRow]:
-    """Yield each row with its position in the list: `items.3`. `items` come from `parse_json`."""
-    for number, item in enumerate(items):
-        if row := _parse_item(item, f"items.{number}", found):
-            yield row
+def json_rows(items: Iterable[Any], found: ProblemCollector, shared: Mapping[str, Any] | None = None) -> Iterator[ParsedRow]:
+    """Yield each row with its position in the list: `items.3`. `items` come from `parse_json`.
 
-
-def json_line_rows(pieces: Iterable[bytes], found: ProblemCollector) -> Iterator[ParsedRow]:
-    """Yield each row with its line. Empty lines are skipped.
-
-    Raises:
-        UnreadableInput: the bytes are not lines of text.
+    Args:
+        shared: the config in the first item's `body`, see `openai_lines`. None: bodies are refused.
     """
-    for number, line in numbered_lines(pieces):
-        if row := _parse_line(line, f"line {number}", found):
+    for number, item in enumerate(items):
+        if row := _parse_item(item, f"items.{number}", found, shared):
             yield row
 
 
-def _parse_line(line: str, location: str, found: ProblemCollector) -> ParsedRow | None:
+class JsonLines:
+    """The rows of JSON lines. The first line is read at once, because the config of the batch may be in it."""
+
+    def __init__(self, pieces: Iterable[bytes]) -> None:
+        self._lines = numbered_lines(pieces)
+        self._first: tuple[int, str] | None = None
+        self._unreadable: UnreadableInput | None = None
+        try:
+            self._first = next(self._lines, None)
+        except UnreadableInput as exc:  # reported by `rows`, as for any other line
+            self._unreadable = exc
+
+    def shared_config(self) -> dict[str, Any]:
+        """Return the config in the `body` of the first line; empty if there is none."""
+        if self._first is None:
+            return {}
+        try:
+            return shared_config(json_limits.loads(self._first[1]))
+        except ValueError:  # reported by `rows`
+            return {}
+
+    def rows(self, found: ProblemCollector, shared: Mapping[str, Any] | None = None) -> Iterator[ParsedRow]:
+        """Yield each row with its line. Empty lines are skipped. `shared`: see `json_rows`.
+
+        Raises:
+            UnreadableInput: the bytes are not lines of text, or no JSON lines.
+        """
+        if self._unreadable is not None:
+            raise self._unreadable
+        if self._first is None:
+            return
+        for number, line in chain([self._first], self._lines):
+            if row := _parse_line(line, f"line {number}", found, shared, is_first=number == self._first[0]):
+                yield row
+
+
+def _parse_line(line: str, location: str, found: ProblemCollector, shared: Mapping[str, Any] | None, *, is_first: bool) -> ParsedRow | None:
     try:
-        item = _loads(line, json_limits.MAX_VALUES)
-    except UnreadableInput as exc:
-        found.add(location, f"is not JSON: {exc}")
+        item = json_limits.loads(line)
+    except json_limits.JsonRefused as exc:
+        found.add(location, f"{exc}: {quoted(line)}")
         return None
+    except ValueError as exc:
+        if is_first and (other := _other_format(line, exc)):
+            raise UnreadableInput(location, f"{other}: {quoted(line)}") from exc
+        found.add(location, f"{_syntax_problem(exc)}: {quoted(line)}")
+        return None
+    if is_first and isinstance(item, list):
+        message = f"is a JSON list, so the file is one JSON document and not JSON lines: {_AS_JSON}: {quoted(line)}"
+        raise UnreadableInput(location, message)
     details = problems(ITEM, item, location)
     if details:
         found.extend(details)
         return None
-    return _parse_item(item, location, found)
+    return _parse_item(item, location, found, shared)
 
 
-def _parse_item(item: Any, location: str, found: ProblemCollector) -> ParsedRow | None:
+_AS_JSON = "send it as application/json, in a file that ends with .json, or write each row on a line of its own, as jq -c does"
+
+
+def _other_format(line: str, error: ValueError) -> str | None:
+    """Return why the whole file is no JSON lines; None if it is only this line."""
+    text = line.rstrip()
+    if text.endswith(",") and _is_json(text[:-1]):
+        return "ends with a comma: JSON lines have no commas between them; remove those at the ends of the lines"
+    if isinstance(error, json.JSONDecodeError) and error.msg == "Extra data" and text[error.pos : error.pos + 1] in ("{", "["):
+        return f"has several values: {LINE_ENDS_LOST}"
+    if isinstance(error, json.JSONDecodeError) and error.pos >= len(text) and text[:1] in ("{", "["):
+        return f"is the beginning of a value that goes on in other lines, so the file is one JSON document and not JSON lines: {_AS_JSON}"
+    return None
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json_limits.loads(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _parse_item(item: Any, location: str, found: ProblemCollector, shared: Mapping[str, Any] | None) -> ParsedRow | None:
     """Return the row of a valid item; None after adding a contradiction in it to `found`."""
+    given = [] if isinstance(item, str) else [name for name in (*CONTENT_FIELDS, BODY) if item.get(name) is not None]
+    if shared and given in ([], *([name] for name in CONTENT_FIELDS)):
+        found.add(location, f"has no `{BODY}`, but the first row has one, with the config of all rows")
+        return None
     if isinstance(item, str):
         return ParsedRow(location, Row(number=0, prompt=item, values=dict.fromkeys(PROMPT_NAMES, item)), "")
-    given = [name for name in CONTENT_FIELDS if item.get(name) is not None]
     if len(given) > 1:
         found.add(f"{location}.{given[1]}", f"cannot be given together with {given[0]}: they are the same field")
         return None
-    content = item[given[0]] if given else None
+    if item.get("id") is not None and item.get("custom_id") not in (None, item["id"]):
+        found.add(f"{location}.custom_id", "cannot be given together with id: they are the same field")
+        return None
+    if given == [BODY]:
+        content = body_prompt(item, location, shared, found)
+        if content is None:
+            return None
+    else:
+        content = item[given[0]] if given else None
     return ParsedRow(location, _row(item, content, _priority(item, location, found)), (given or CONTENT_FIELDS)[0])
 
 
@@ -131,7 +220,7 @@ def _row(item: Mapping[str, Any], content: Any, priority: str | None) -> Row:
     name.
     """
     metadata = item.get("metadata") or {}
-    row_id = None if item.get("id") is None else str(item["id"])
+    row_id = next((str(item[name]) for name in ID_FIELDS if item.get(name) is not None), None)
     own_values = {"id": row_id, **dict.fromkeys(PROMPT_NAMES, content)}
     return Row(
         number=0,
@@ -156,13 +245,36 @@ def _priority(item: Mapping[str, Any], location: str, found: ProblemCollector) -
     return None
 
 
-def _loads(text: str, max_values: int) -> Any:
+def _load_document(text: str) -> Any:
+    """Parse a whole document.
+
+    Raises:
+        UnreadableInput: it is not JSON, with the line and the place in it.
+    """
     try:
-        return json_limits.loads(text, max_values)
+        return json_limits.loads(text, json_limits.MAX_ROWS_VALUES)
+    except json_limits.JsonRefused as exc:
+        raise UnreadableInput(exc.path, str(exc)) from exc
     except json.JSONDecodeError as exc:
-        raise UnreadableInput(f"line {exc.lineno}", f"column {exc.colno}: {exc.msg[:1].lower()}{exc.msg[1:]}") from exc
+        start = text.rfind("\n", 0, exc.pos) + 1
+        line = text[start : start + MAX_QUOTED + 1].partition("\n")[0]
+        if exc.msg == "Extra data" and text[exc.pos] in '{["':
+            message = f"begins a second JSON value, so this looks like JSON lines: {_AS_LINES}: {quoted(line)}"
+        else:
+            message = f"{_syntax_problem(exc)}: {quoted(line)}"
+        raise UnreadableInput(f"line {exc.lineno}", message) from exc
     except ValueError as exc:
-        raise UnreadableInput("", str(exc)) from exc
+        raise UnreadableInput("", "is not JSON") from exc
+
+
+_AS_LINES = "send it as application/x-ndjson, in a file that ends with .jsonl"
+
+
+def _syntax_problem(error: ValueError) -> str:
+    """Return what is wrong with a text, without the line: it is said beside the message."""
+    if not isinstance(error, json.JSONDecodeError):
+        return "is not JSON"
+    return describe_json_error(error).replace(f"in line {error.lineno}, column", "in column", 1)
 
 
 def _limit_size(pieces: Iterable[bytes]) -> Iterator[bytes]:

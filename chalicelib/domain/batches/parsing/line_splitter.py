@@ -10,31 +10,28 @@ import re
 from collections.abc import Iterable, Iterator
 
 from chalicelib.domain.batches.parsing.problems import UnreadableInput
+from chalicelib.domain.batches.parsing.signatures import is_undecided, refusal_of
 
 MAX_LINE_LENGTH = 4_000_000  # characters: more than the largest valid row
 MAX_LINES = 2_000_000  # of a file; they bound the time, of which each line takes a microsecond
 MAX_EMPTY_LINES = 100_000  # of a file; they are skipped, so no limit of rows ends them
 CHUNK_SIZE = 65_536
 BYTE_ORDER_MARK = "\ufeff"
+DOS_END = "\x1a"  # Ctrl-Z, which some programs write behind the last line
 _LINE_END = re.compile(r"\r\n|\n|\r")
-_OTHER_ENCODINGS = {  # UTF-32 first, because its little-endian mark begins with that of UTF-16
-    codecs.BOM_UTF32_LE: "UTF-32",
-    codecs.BOM_UTF32_BE: "UTF-32",
-    codecs.BOM_UTF16_LE: "UTF-16",
-    codecs.BOM_UTF16_BE: "UTF-16",
-}
-_LONGEST_BOM = 4
 
 
 def lines(pieces: Iterable[bytes], max_length: int = MAX_LINE_LENGTH) -> Iterator[str]:
-    """Yield each line with its end: LF, CRLF or CR. The byte order mark is removed.
+    """Yield each line with its end: LF, CRLF or CR.
+
+    Byte order marks at the beginning and the end mark of DOS are removed.
 
     Raises:
         UnreadableInput: the bytes are not UTF-8, contain a NUL byte, or have a line of more than
             `max_length` characters; or there are too many lines.
     """
     splitter, decoder, decoded_bytes = _Splitter(max_length), codecs.getincrementaldecoder("utf-8")(), 0
-    for piece in _cut(_check_encoding(pieces)):
+    for piece in _cut(_check_format(pieces)):
         pending = len(decoder.getstate()[0])
         try:
             text = decoder.decode(piece)
@@ -63,6 +60,25 @@ class EmptyLines:
         self.count += 1
         if self.count > MAX_EMPTY_LINES:
             raise UnreadableInput("", f"has more than {MAX_EMPTY_LINES:,} empty lines")
+
+
+class LineEnds:
+    """Counts the line ends of several files that are one batch, which together have the lines of one file."""
+
+    def __init__(self) -> None:
+        self._count = 0
+
+    def counted(self, pieces: Iterable[bytes]) -> Iterator[bytes]:
+        """Yield the pieces of a file.
+
+        Raises:
+            UnreadableInput: the files have too many lines.
+        """
+        for piece in pieces:
+            self._count += piece.count(b"\n") + piece.count(b"\r") - piece.count(b"\r\n")
+            if self._count > MAX_LINES:
+                raise UnreadableInput("", f"exceeds the maximum of {MAX_LINES:,} lines in all files together")
+            yield piece
 
 
 def numbered_lines(pieces: Iterable[bytes]) -> Iterator[tuple[int, str]]:
@@ -95,7 +111,8 @@ class _Splitter:
 
     def feed(self, text: str) -> Iterator[str]:
         if text and not self._started:
-            self._started, text = True, text.removeprefix(BYTE_ORDER_MARK)
+            text = text.lstrip(BYTE_ORDER_MARK)  # a program that adds one does not look whether there is one
+            self._started = bool(text)
         valid, nul, _ = text.partition("\0")
         yield from self._feed(valid)
         if nul:
@@ -103,7 +120,9 @@ class _Splitter:
 
     def flush(self) -> Iterator[str]:
         """Yield the last line if it has no end."""
-        if self._has_cr or self._parts:
+        if not self._has_cr:
+            self._parts = ["".join(self._parts).rstrip(DOS_END)]
+        if self._has_cr or self._parts[0]:
             yield self._complete("\r" if self._has_cr else "", ended=self._has_cr)
 
     def _feed(self, text: str) -> Iterator[str]:
@@ -157,27 +176,26 @@ class _Splitter:
             raise UnreadableInput(self.location, f"exceeds the maximum of {MAX_LINES:,} lines")
 
 
-def _check_encoding(pieces: Iterable[bytes]) -> Iterator[bytes]:
-    """Yield the same bytes; refuse a byte order mark of another encoding than UTF-8."""
+def _check_format(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield the same bytes; refuse a file that is not text in UTF-8, by the name of what it is."""
     head, checked = b"", False
     for piece in pieces:
         if checked:
             yield piece
             continue
         head += piece
-        if len(head) >= _LONGEST_BOM:
-            _refuse_other_encodings(head)
+        if not is_undecided(head):
+            _refuse_other_formats(head)
             yield head
             checked = True
     if not checked:
-        _refuse_other_encodings(head)
+        _refuse_other_formats(head)
         yield head
 
 
-def _refuse_other_encodings(head: bytes) -> None:
-    for mark, name in _OTHER_ENCODINGS.items():
-        if head.startswith(mark):
-            raise UnreadableInput("line 1", f"is encoded as {name}. Save the file as UTF-8 and send it again.")
+def _refuse_other_formats(head: bytes) -> None:
+    if refusal := refusal_of(head):
+        raise UnreadableInput("line 1", refusal)
 
 
 def _cut(pieces: Iterable[bytes]) -> Iterator[bytes]:

@@ -6,9 +6,20 @@ from typing import NamedTuple
 
 from chalicelib.domain.batches.row import Row
 from chalicelib.domain.errors import Detail
+from chalicelib.domain.text import repair_surrogates, visible
 from chalicelib.domain.validation.schema import MAX_DETAILS
 
 PROMPT_NAMES = ("input", "prompt")  # the names by which a template refers to the content of a row
+
+
+LINE_ENDS_LOST = "each row stands on a line of its own; send a file with curl --data-binary, because -d removes its line ends"
+MAX_QUOTED = 80  # characters of a line in a message
+
+
+def quoted(line: str) -> str:
+    """Return a line as a message shows it: the beginning, with what is invisible made visible."""
+    text = line.rstrip("\r\n")
+    return f"`{visible(repair_surrogates(text[:MAX_QUOTED]))}{'…' if len(text) > MAX_QUOTED else ''}`"
 
 
 class ParsedRow(NamedTuple):
@@ -17,6 +28,7 @@ class ParsedRow(NamedTuple):
     location: str  # in the input: `line 17`, `items.3`
     row: Row
     content: str = "prompt"  # the field or column that holds its prompt, for error paths
+    column: str | None = None  # the name of the column of CSV that is asked, as it is written
 
 
 class UnreadableInput(Exception):
@@ -40,6 +52,10 @@ class ProblemCollector:
     def __init__(self) -> None:
         self.details: list[Detail] = []
 
+    def of_file(self, name: str) -> ProblemCollector:
+        """Return a collector whose problems are added to these, each with the name of the file."""
+        return _FileProblems(self, name)
+
     def __bool__(self) -> bool:
         return bool(self.details)
 
@@ -56,3 +72,26 @@ class ProblemCollector:
         self.details = [*self.details, *details][:MAX_DETAILS]
         if len(self.details) >= MAX_DETAILS:
             raise TooManyProblems
+
+
+class _FileProblems(ProblemCollector):
+    """The problems of one of several files, as problems of the batch."""
+
+    def __init__(self, whole: ProblemCollector, name: str) -> None:
+        self._whole, self._name = whole, name
+
+    @property
+    def details(self) -> list[Detail]:  # type: ignore[override]
+        return self._whole.details
+
+    def extend(self, details: list[Detail] | tuple[Detail, ...]) -> None:
+        self._whole.extend([in_file(self._name, detail) for detail in details])
+
+
+def in_file(name: str, detail: Detail) -> Detail:
+    """Return the problem with the file before its place: `jan.csv: line 17`."""
+    return Detail(location_in(name, detail.path), detail.message)
+
+
+def location_in(name: str, location: str) -> str:
+    return f"{name}: {location}" if location else name

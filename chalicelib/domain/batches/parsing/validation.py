@@ -14,7 +14,7 @@ from chalicelib.domain.ids import is_job_id
 from chalicelib.domain.jobs.dependencies import ROOT, template_problems
 from chalicelib.domain.jobs.topological_order import topological_order
 from chalicelib.domain.json_limits import MAX_BATCH_VALUES, count_values
-from chalicelib.domain.template import fill, names_within, rename_placeholders
+from chalicelib.domain.template import fill, match_names, match_names_within, names_within, rename_placeholders
 from chalicelib.domain.validation.schema_messages import shortened
 
 MAX_PROMPT_BYTES = 1_000_000
@@ -33,6 +33,8 @@ class RowValidator:
         self._locations: dict[str, str] = {}  # of each row id
         # By location: the id of a row and its parents.
         self._parents: dict[str, tuple[str | None, tuple[str, ...]]] = {}
+        # The template with its names written as the values of the last row are; rows mostly have the same ones.
+        self._matched: tuple[tuple[str, ...], str] = (), template or ""
 
     def validate(self, parsed: ParsedRow, number: int) -> Row | None:
         """Return the row with its number and prompt, or None after adding its problems."""
@@ -88,11 +90,18 @@ class RowValidator:
         if self._template is None:
             return self._check_size(parsed, replace(row, values={}))
         try:
-            prompt = fill(self._template, row.values)
+            prompt = fill(self._template_for(row.values), row.values)
         except TemplateProblem as exc:
             self._found.add(parsed.location, str(exc))
             return None
         return self._check_size(parsed, replace(row, prompt=prompt, input=None, values={}))
+
+    def _template_for(self, values: Mapping[str, Any]) -> str:
+        """Return the template of the batch with its names written as in `values`."""
+        names = tuple(values)
+        if self._matched[0] != names:
+            self._matched = names, match_names(self._template or "", names)
+        return self._matched[1]
 
     def _prepare_dependent(self, parsed: ParsedRow) -> Row | None:
         """Return a dependent row unrendered: its placeholders need the results of its parents."""
@@ -119,11 +128,13 @@ class RowValidator:
         of the batch.
         """
         if self._template is not None and row.prompt is None:
-            return self._template, row.values
+            return self._template_for(row.values), row.values
         values = {name: value for name, value in row.values.items() if name not in PROMPT_NAMES}
         if row.prompt is None:
-            return row.input, values
-        return row.prompt if self._template is None else rename_placeholders(self._template, PROMPT_NAMES, row.prompt), values
+            return match_names_within(row.input, values), values
+        if self._template is None:
+            return match_names(row.prompt, values), values
+        return match_names(rename_placeholders(self._template_for(row.values), PROMPT_NAMES, row.prompt), values), values
 
     def _check_size(self, parsed: ParsedRow, row: Row) -> Row | None:
         path = f"{parsed.location}.{parsed.content}".rstrip(".")

@@ -15,18 +15,19 @@ from chalice import Blueprint
 from chalicelib import job_types
 from chalicelib.domain.jobs.job_type import JobType
 from chalicelib.entrypoints.http.errors import STATUS
-from chalicelib.entrypoints.http.openapi.jobs import (
-    HEADERS,
-    NON_JSON_BODIES,
-    PARAMETERS,
-    QUERY,
-    REQUEST_BODIES,
-    REQUEST_SCHEMAS,
+from chalicelib.entrypoints.http.openapi import bodies
+from chalicelib.entrypoints.http.openapi.parameters import REQUEST_HEADERS, parameter, path_parameter
+from chalicelib.entrypoints.http.openapi.responses import (
+    EVENT_STREAM,
+    MORE_CONTENT,
     RESPONSES,
     STATUS_DESCRIPTIONS,
+    error_statuses,
+    response_headers,
     response_schemas,
 )
-from chalicelib.entrypoints.http.server import JSON, ROUTES, ApiRequest, ApiResponse, Route, endpoint
+from chalicelib.entrypoints.http.request_body import JSON
+from chalicelib.entrypoints.http.server import ROUTES, ApiRequest, ApiResponse, Route, endpoint
 
 blueprint = Blueprint(__name__)
 
@@ -34,8 +35,16 @@ Schema = dict[str, Any]
 
 VERSION = "0.1.0"
 GENERAL = "general"  # the job type of a submission that names none
-WITH_BODY = ("POST", "PATCH", "PUT")
-NULL: Schema = {"type": "null"}
+HEADERS: Schema = {  # of responses
+    "X-Request-Id": {"required": True, "schema": {"type": "string"}},
+    "Headrace-Version": {"required": True, "schema": {"const": "1"}},
+    "RateLimit": {"schema": {"type": "string"}, "description": "What is left: a field of the RateLimit headers of the IETF."},
+    "RateLimit-Policy": {"schema": {"type": "string"}},
+    "Retry-After": {"schema": {"type": "string"}, "description": "Seconds."},
+    "ETag": {"schema": {"type": "string"}},
+    "Location": {"schema": {"type": "string"}},
+    "Idempotent-Replayed": {"schema": {"const": "true"}, "description": "The request had been sent before."},
+}
 
 
 @endpoint(blueprint, "GET", "/openapi.json", None)
@@ -64,87 +73,83 @@ def document() -> Schema:
         "servers": [{"url": "."}],
         "security": [{"key": []}],
         "paths": paths,
-        "components": {"schemas": _schemas(), "responses": {"Error": _error_response()}, "securitySchemes": _security()},
+        "components": {"schemas": _schemas(), "responses": _error_responses(), "headers": HEADERS, "securitySchemes": _security()},
     }
 
 
 def _operation(route: Route) -> Schema:
     name = f"{route.method} {route.path}"
+    sent = REQUEST_HEADERS.get(name, ())
+    in_path = re.findall(r"\{(\w+)\}", route.path)
     operation: Schema = {
         "operationId": "_".join([route.method.lower(), *re.findall(r"\w+", route.path)]),
         "summary": route.summary,
         "tags": [route.path.split("/")[1]],
         "x-least-role": route.role.label if route.role else "public",
         "x-effect": route.effect.value,
-        "parameters": [*_path_parameters(route.path), *(_parameter(parameter) for parameter in PARAMETERS.get(name, ()))],
-        "responses": {**_responses(name), "default": {"$ref": "#/components/responses/Error"}},
+        "parameters": [*map(path_parameter, in_path), *(parameter(name, each) for each in (*route.query, *sent))],
+        "responses": {**_responses(name, route, sent), **_errors(name, route, has_parameters=bool(in_path))},
     }
     if route.role is None:
         operation["security"] = []
-    elif "ticket" in PARAMETERS.get(name, ()):
+    elif "ticket" in route.query:
         operation["security"] = [{"key": []}, {"ticket": []}]
-    if route.method in WITH_BODY:
-        operation["requestBody"] = _body(REQUEST_BODIES.get(name), NON_JSON_BODIES.get(name, {}))
+    if route.accepts:
+        operation["requestBody"] = _body(name)
     return operation
 
 
-def _path_parameters(path: str) -> list[Schema]:
-    return [{"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in re.findall(r"\{(\w+)\}", path)]
+def _body(route: str) -> Schema:
+    name = bodies.REQUEST_BODIES[route]
+    schemas = {JSON: _ref(name), **bodies.OTHER_BODIES.get(route, {})}
+    return {"required": name in bodies.REQUIRED_BODIES, "content": {kind: {"schema": schema} for kind, schema in schemas.items()}}
 
 
-def _parameter(name: str) -> Schema:
-    schema = dict(QUERY.get(name) or HEADERS[name])
-    text = schema.pop("description", None)
-    description = {"description": text} if text else {}
-    return {"name": name, "in": "query" if name in QUERY else "header", **description, "schema": schema}
+def _responses(name: str, route: Route, sent: tuple[str, ...]) -> Schema:
+    return {
+        status: {
+            "description": STATUS_DESCRIPTIONS[status],
+            "headers": {header: _header(header) for header in response_headers(name, status, public=route.role is None, sent=sent)},
+            **_content(kind, MORE_CONTENT.get(name, {}) if status == "200" else {}),
+        }
+        for status, kind in RESPONSES[name].items()
+    }
 
 
-def _body(name: str | None, others: dict[str, Schema]) -> Schema:
-    schemas = {JSON: _ref(name) if name else {"type": "object"}, **others}
-    return {"required": name == "Submission", "content": {kind: {"schema": schema} for kind, schema in schemas.items()}}
+def _content(kind: str | None, more: Schema) -> Schema:
+    """The content of a response; `kind` is the name of a schema, None: it has no body."""
+    if kind is None:
+        return {}
+    schemas: Schema = {EVENT_STREAM if kind == "Events" else JSON: _ref(kind), **more}
+    return {"content": {content_type: {"schema": schema} for content_type, schema in schemas.items()}}
 
 
-def _responses(name: str) -> Schema:
-    return {status: _response(status, kind) for status, kind in RESPONSES.get(name, {"200": None}).items()}
+def _errors(name: str, route: Route, *, has_parameters: bool) -> Schema:
+    public = route.role is None
+    statuses = error_statuses(name, public=public, has_parameters=has_parameters, has_body=bool(route.accepts))
+    if route.fallback_status is not None:  # it is sent instead
+        statuses = [status for status in statuses if status < "500"]
+    return {status: {"$ref": f"#/components/responses/{'Later' if status in ('429', '503') else 'Error'}"} for status in statuses}
 
 
-def _response(status: str, kind: str | None) -> Schema:
-    """A response; `kind` is a content type or the name of a schema, None a plain success."""
-    response: Schema = {"description": STATUS_DESCRIPTIONS[status]}
-    if kind is not None and "/" in kind:
-        return {**response, "content": {kind: {"schema": {"type": "string"}}}}
-    if status in ("204", "304"):
-        return response
-    return {**response, "content": {JSON: {"schema": _ref(kind or "Done")}}}
+def _header(name: str) -> Schema:
+    return {"$ref": f"#/components/headers/{name}"}
 
 
 def _schemas() -> dict[str, Schema]:
     kinds = job_types.all_types()
-    done = {"type": "object", "required": ["success"], "properties": {"success": {"const": True}}}
     submission = {"oneOf": [_ref(f"Submission.{kind.name}") for kind in kinds]}
     of_types = {name: schema for kind in kinds for name, schema in _job_type_schemas(kind).items()}
-    return {"Done": done, "Error": _error(), **REQUEST_SCHEMAS, **response_schemas(), "Submission": submission, **of_types}
+    return {"Error": _error(), **bodies.REQUEST_SCHEMAS, **response_schemas(), "Submission": submission, **of_types}
 
 
 def _job_type_schemas(kind: JobType) -> dict[str, Schema]:
     """The schemas of a job type: submission, options and, if it has them, input and output."""
     parts = {"Options": kind.options_schema, "Input": kind.input_schema, "Output": kind.response_schema}
     named = {f"{part}.{kind.name}": rebase_refs(schema, f"{part}.{kind.name}") for part, schema in parts.items() if schema is not None}
-    content = {"anyOf": [_ref(f"Input.{kind.name}"), NULL]} if kind.input_schema is not None else NULL
-    names = ("job_type", "type")  # two names of one field
-    special: Schema = {
-        "title": kind.title,
-        "description": kind.description,
-        "x-least-role": kind.min_role,
-        "properties": {
-            **{name: {"enum": [kind.name, None]} for name in names},
-            "options": {"anyOf": [_ref(f"Options.{kind.name}"), NULL]},
-            "input": content,
-        },
-    }
-    if kind.name != GENERAL:
-        special["anyOf"] = [{"required": [name], "properties": {name: {"const": kind.name}}} for name in names]
-    return {**named, f"Submission.{kind.name}": {"allOf": [_ref("SubmissionOfAnyType"), special]}}
+    content = _ref(f"Input.{kind.name}") if kind.input_schema is not None else None
+    options = _ref(f"Options.{kind.name}")
+    return {**named, f"Submission.{kind.name}": bodies.submission(kind, named=kind.name != GENERAL, options=options, content=content)}
 
 
 def rebase_refs(schema: Any, name: str) -> Any:
@@ -176,8 +181,17 @@ def _error() -> Schema:
     return {"type": "object", "required": ["success", "error"], "properties": {"success": {"const": False}, "error": error}}
 
 
-def _error_response() -> Schema:
-    return {"description": "Any error; all have this shape.", "content": {JSON: {"schema": _ref("Error")}}}
+def _error_responses() -> Schema:
+    content = {"content": {JSON: {"schema": _ref("Error")}}}
+    headers = {name: _header(name) for name in ("X-Request-Id", "Headrace-Version", "RateLimit", "RateLimit-Policy")}
+    return {
+        "Error": {"description": "An error; all have this shape.", "headers": headers, **content},
+        "Later": {
+            "description": "An error that passes: ask again after `Retry-After` seconds, where it is given.",
+            "headers": {**headers, "Retry-After": _header("Retry-After")},
+            **content,
+        },
+    }
 
 
 def _security() -> Schema:

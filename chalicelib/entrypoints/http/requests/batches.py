@@ -5,11 +5,14 @@ from __future__ import annotations
 from hashlib import sha256
 from typing import Any
 
+from chalicelib.domain.batches.options import DELIMITER_RULE, parse_delimiter
 from chalicelib.domain.batches.parsing.reader import BatchReader, read_batch
 from chalicelib.domain.errors import Detail, InvalidRequest, TooLarge
+from chalicelib.domain.files.export_formats import CsvStyle
+from chalicelib.entrypoints.http.request_body import JSON, MAX_BODY_BYTES
 from chalicelib.entrypoints.http.requests import jobs as job_requests
 from chalicelib.entrypoints.http.requests.batch_source import batch_source
-from chalicelib.entrypoints.http.server import JSON, MAX_BODY_BYTES, ApiRequest
+from chalicelib.entrypoints.http.server import ApiRequest
 from chalicelib.services.idempotency import IdempotentRequest
 
 ROUTE = "POST /batches"
@@ -65,6 +68,21 @@ def choice(request: ApiRequest, name: str, allowed: tuple[str, ...], default: st
     if value not in allowed:
         raise InvalidRequest(details=(Detail(name, f"must be one of {', '.join(allowed)}"),))
     return value
+
+
+def csv_style(request: ApiRequest) -> CsvStyle:
+    """How an export is written as CSV: `delimiter` and `bom` in the query.
+
+    Raises:
+        InvalidRequest: a value is not allowed, or the export is not CSV.
+    """
+    given = [name for name in ("delimiter", "bom") if name in request.query]
+    if given and choice(request, "format", FORMATS, "json") != "csv":
+        raise InvalidRequest(details=tuple(Detail(name, "is only of CSV: ask for format=csv") for name in given))
+    delimiter = parse_delimiter(request.query.get("delimiter", "comma"))
+    if delimiter is None:
+        raise InvalidRequest(details=(Detail("delimiter", DELIMITER_RULE),))
+    return CsvStyle(delimiter, choice(request, "bom", ("true", "false"), "false") == "true")
 
 
 def _content_type(request: ApiRequest) -> str:

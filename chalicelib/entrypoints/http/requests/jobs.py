@@ -13,9 +13,12 @@ from chalicelib.domain.jobs.job import Status
 from chalicelib.domain.jobs.submission import Submission
 from chalicelib.domain.queues.lanes import LANES
 from chalicelib.domain.streaming.subscriptions import LAST_OFFSET
+from chalicelib.domain.text import REPLACEMENT
 from chalicelib.domain.units import Ms, parse_rfc3339
-from chalicelib.domain.validation.config_schema import durable_problems
+from chalicelib.domain.validation.config_schema import CONFIG, durable_problems
 from chalicelib.domain.validation.schema import problems
+from chalicelib.domain.validation.schema_messages import shortened
+from chalicelib.domain.validation.whole_numbers import whole_numbers
 from chalicelib.entrypoints.http.requests import schemas
 from chalicelib.entrypoints.http.requests.dependencies import parse_depends_on
 from chalicelib.entrypoints.http.server import ApiRequest
@@ -24,13 +27,14 @@ from chalicelib.services.jobs.list_jobs import Filters
 MAX_METADATA_BYTES = 16_000
 MAX_KEY_LENGTH = 255
 MAX_DELAY_SECONDS = 2_592_000  # 30 days
+MAX_EXPIRY_SECONDS = MAX_DELAY_SECONDS
 LAST_ATTEMPT = 10**9
 DEFAULT_EXPIRY_SECONDS = 86_400.0
 DEPENDENT_EXPIRY_SECONDS = 30 * DEFAULT_EXPIRY_SECONDS  # of jobs with parents, which may have to wait themselves
 
 
 def check(schema: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
-    """Validate `data` against a JSON schema and return it.
+    """Validate `data` against a JSON schema and return it, with an `int` for every integer.
 
     Raises:
         InvalidRequest: `data` does not match the schema.
@@ -38,7 +42,8 @@ def check(schema: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
     details = problems(schema, data)
     if details:
         raise InvalidRequest(details=details)
-    return data
+    checked: dict[str, Any] = whole_numbers(schema, data)
+    return checked
 
 
 def submission(data: dict[str, Any], now: Ms) -> Submission:
@@ -67,7 +72,7 @@ def submission(data: dict[str, Any], now: Ms) -> Submission:
         job_type=kind,
         priority=priority,
         options=data.get("options") or {},
-        config={name: value for name, value in config.items() if name != "priority"},
+        config={name: value for name, value in whole_numbers(CONFIG, config).items() if name != "priority"},
         metadata=metadata,
         tags=_tags(data) or (),
         user=data.get("user"),
@@ -115,28 +120,26 @@ def idempotency_key(request: ApiRequest) -> str | None:
     """The Idempotency-Key header, None without one.
 
     Raises:
-        InvalidRequest: the key is empty or longer than 255 characters.
+        InvalidRequest: the key is empty or longer than 255 characters, or is not UTF-8.
     """
     key: str | None = request.headers.get("idempotency-key")
+    if key is not None and REPLACEMENT in key:  # different keys would become the same
+        raise InvalidRequest(details=(Detail("Idempotency-Key", "is not UTF-8; ASCII is safest in a header"),))
     if key is not None and not 1 <= len(key) <= MAX_KEY_LENGTH:
         raise InvalidRequest(details=(Detail("Idempotency-Key", "must have 1 to 255 characters"),))
     return key
 
 
-def filters(request: ApiRequest, names: Collection[str] = tuple(Filters.__dataclass_fields__), **fixed: str) -> Filters:
+def filters(request: ApiRequest, **fixed: str) -> Filters:
     """Parse the filters of a list from the query.
 
     Args:
-        names: the filters that the list supports; default: all.
         fixed: filters that the route sets itself.
 
     Raises:
-        InvalidRequest: a parameter is unknown, or its value is not allowed.
+        InvalidRequest: the value of a parameter is not allowed.
     """
-    known = {*names, "limit", "cursor"}
-    details = [
-        Detail(name, f"is not a known parameter; known are {', '.join(sorted(known))}") for name in request.query if name not in known
-    ]
+    details: list[Detail] = []
     enums = {"status": [status.value for status in Status], "priority": list(LANES)}
     for name, allowed in enums.items():
         if name in request.query and request.query[name] not in allowed:
@@ -160,6 +163,30 @@ def number(request: ApiRequest, name: str, default: int, lowest: int, highest: i
     if not text.isascii() or not text.isdigit() or len(text) > 12 or not lowest <= int(text) <= highest:
         raise InvalidRequest(details=(Detail(name, f"must be a whole number from {lowest} to {highest}"),))
     return int(text)
+
+
+def flag(request: ApiRequest, name: str) -> bool:
+    """A `true` or `false` in the query; false without it.
+
+    Raises:
+        InvalidRequest: it is something else.
+    """
+    text = request.query.get(name, "false")
+    if text not in ("true", "false"):
+        raise InvalidRequest(details=(Detail(name, "must be true or false"),))
+    return text == "true"
+
+
+def included(request: ApiRequest, allowed: Collection[str]) -> set[str]:
+    """The values of `include`, separated by commas.
+
+    Raises:
+        InvalidRequest: a value is not allowed.
+    """
+    given = {text.strip() for text in request.query.get("include", "").split(",")} - {""}
+    if not given <= set(allowed):
+        raise InvalidRequest(details=(Detail("include", f"must be {', '.join(allowed)}"),))
+    return given
 
 
 def offset(request: ApiRequest) -> int:
@@ -202,7 +229,7 @@ def _tags(data: dict[str, Any]) -> tuple[str, ...] | None:
 def _same(details: list[Detail], name: str, value: Any, other: str, other_value: Any) -> Any:
     """The value of a field that has two names; different values are an error."""
     if value is not None and other_value is not None and value != other_value:
-        details.append(Detail(name, f"is {value!r} but {other} is {other_value!r}; they are names of the same field"))
+        details.append(Detail(name, f"is {shortened(value)} but {other} is {shortened(other_value)}; they are names of the same field"))
     return value if value is not None else other_value
 
 
@@ -223,7 +250,7 @@ def _expires_in(details: list[Detail], data: dict[str, Any], now: Ms, default: f
     """Seconds until the job expires, from `expires_in` or `expires_at`."""
     duration, moment = data.get("expires_in"), data.get("expires_at")
     if moment is None:
-        return float(duration) if isinstance(duration, int | float) else default
+        return float(duration) if isinstance(duration, int | float) and 0 < duration <= MAX_EXPIRY_SECONDS else default
     if duration is not None:
         details.append(Detail("expires_at", "cannot be given together with expires_in"))
     at = time_of(details, "expires_at", moment)

@@ -9,6 +9,8 @@ from chalicelib.domain.notifications.recipients import MAX_ADDRESSES, MAX_RECIPI
 from chalicelib.domain.notifications.webhook_url import MAX_URL_LENGTH
 from chalicelib.domain.queues.lanes import JOB_QUEUES
 from chalicelib.domain.validation.config_schema import CONFIG, NAME, PRIORITY, Schema, closed, optional
+from chalicelib.entrypoints.http.query import MAX_LENGTH
+from chalicelib.services.jobs.list_jobs import Filters
 
 TAGS: Schema = {"type": "array", "maxItems": 10, "items": {"type": "string", "minLength": 1, "maxLength": 64}}
 EXPIRES_IN: Schema = {"type": "number", "minimum": 1, "maximum": 2_592_000}
@@ -58,7 +60,7 @@ TICKET: Schema = closed(
 UPLOAD: Schema = closed(
     {
         "content_type": optional({"type": "string", "minLength": 1, "maxLength": 100, "pattern": "^[ -~]*$"}),
-        "size": {"type": "integer", "minimum": 1},
+        "size": {"type": "integer", "minimum": 1, "maximum": 10**12},  # a size that is too large is 413
     },
     required=["size"],
 )
@@ -77,7 +79,7 @@ CHANGE: Schema = closed(
     }
 )
 
-SHORT_TEXT: Schema = {"type": "string", "minLength": 1, "maxLength": 255}
+SHORT_TEXT: Schema = {"type": "string", "minLength": 1, "maxLength": MAX_LENGTH}
 FILTER: Schema = {
     "status": {"enum": [status.value for status in Status]},
     "type": SHORT_TEXT,
@@ -92,7 +94,9 @@ FILTER: Schema = {
     "until": SHORT_TEXT,
     "tenant": SHORT_TEXT,
 }
+FILTERS = tuple(Filters.__dataclass_fields__)  # of a list of jobs
 FAILED_FILTERS = ("type", "error_code", "user", "model", "since", "until", "tenant")
+PAGE = ("limit", "cursor")
 IDS: Schema = {"type": "array", "minItems": 1, "maxItems": 1000, "items": {"type": "string", "minLength": 1, "maxLength": 64}}
 NOT_YET_ACTIONS = ("pause", "resume")
 

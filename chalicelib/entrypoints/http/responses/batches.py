@@ -116,11 +116,12 @@ def exported(batch_row: BatchRow, result: Result | None) -> Shape:
     }
 
 
-def estimate(batch_estimate: BatchEstimate, now: Ms) -> Shape:
-    """The response to a dry run."""
+def estimate(batch_estimate: BatchEstimate, now: Ms, prompt_column: str | None = None) -> Shape:
+    """The response to a dry run. `prompt_column`: the column of CSV that is asked."""
     return {
         "dry_run": True,
         "count": batch_estimate.count,
+        "prompt_column": prompt_column,
         "estimated_from": batch_estimate.estimated_from,
         "estimated_input_tokens": batch_estimate.input_tokens,
         "estimated_output_tokens": batch_estimate.output_tokens,

@@ -11,7 +11,7 @@ from chalicelib.domain.jobs.queue_routing import queue_of
 from chalicelib.domain.jobs.spec import JobSpec
 from chalicelib.domain.metrics.estimate import waiting_ms
 from chalicelib.domain.queues.lanes import JOB_QUEUES
-from chalicelib.domain.streaming.frames import error_shape, usage_shape
+from chalicelib.domain.streaming.frames import error_shape, incomplete_shape, usage_shape
 from chalicelib.domain.units import Ms, dollars, rfc3339, seconds
 from chalicelib.services.jobs.submit_job import Accepted
 
@@ -101,7 +101,7 @@ def record(job: Job, spec: JobSpec | None, ws_url: str | None, *, content: bool,
         "batch_id": job.batch_id,
         "progress_percentage": percentage(job),
         "error": error_shape(job) if content else _code_only(job),
-        "incomplete_details": {"reason": job.incomplete_reason} if job.incomplete_reason else None,
+        "incomplete_details": incomplete_shape(job),
         "estimated_cost": dollars(job.estimated_cost),
         "max_cost": dollars(job.max_cost),
         "cost": dollars(job.cost),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from chalicelib.domain.execution.result import Result
 from chalicelib.domain.jobs.job import Job, Status
-from chalicelib.domain.streaming.frames import error_shape, usage_shape
+from chalicelib.domain.streaming.frames import error_shape, incomplete_shape, usage_shape
 from chalicelib.domain.units import dollars, rfc3339, seconds
 from chalicelib.entrypoints.http.responses.jobs import Shape, first_queued_at, model
 
@@ -29,7 +29,7 @@ def result(job: Job, stored: Result | None) -> Shape:
         "cache": cache_lookup(stored),
         "fallback": bool(stored and stored.fallback),
         "error": error_shape(job),
-        "incomplete_details": {"reason": job.incomplete_reason} if job.incomplete_reason else None,
+        "incomplete_details": incomplete_shape(job),
         "attempt": job.attempt,
         "length": length,
     }

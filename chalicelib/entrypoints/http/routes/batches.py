@@ -9,12 +9,14 @@ from chalice import Blueprint
 from chalicelib.bootstrap import Container
 from chalicelib.domain.auth.identity import Caller, Role
 from chalicelib.domain.batches.batch import Batch
+from chalicelib.domain.batches.options import PROPERTIES
 from chalicelib.domain.batches.parsing.reader import CONTENT_TYPES
-from chalicelib.domain.errors import Forbidden, TooLarge
-from chalicelib.domain.files.export_formats import FORMATS, render_rows
+from chalicelib.domain.errors import Detail, Forbidden, InvalidRequest, TooLarge
+from chalicelib.domain.files.export_formats import FORMATS, PLAIN, render_rows
 from chalicelib.domain.ids import checked_delivery_id
 from chalicelib.entrypoints.http.requests import batches as batch_requests
 from chalicelib.entrypoints.http.requests import jobs as job_requests
+from chalicelib.entrypoints.http.requests.schemas import PAGE
 from chalicelib.entrypoints.http.responses import batches as batch_responses
 from chalicelib.entrypoints.http.responses.deliveries import delivery_shape
 from chalicelib.entrypoints.http.responses.result_response import fits
@@ -36,7 +38,7 @@ MAX_INLINE_ROWS = 500  # a larger export becomes an object, and the response a l
 MAX_EXPORT_CHARACTERS = 24_000_000  # of all outputs, limited by the function's memory; the job type `export` writes in parts instead
 
 
-@endpoint(blueprint, "POST", "/batches", Role.USER, accepts=tuple(CONTENT_TYPES))
+@endpoint(blueprint, "POST", "/batches", Role.USER, query=(*PROPERTIES, "upload_id"), accepts=tuple(CONTENT_TYPES))
 def submit(request: ApiRequest) -> ApiResponse:
     """Submit a batch as JSON, CSV or plain text; with `dry_run`, only estimate it."""
     ctx, caller, idempotent = request.container, request.caller, batch_requests.idempotent_request(request)
@@ -48,11 +50,11 @@ def submit(request: ApiRequest) -> ApiResponse:
     prepared = prepare_batch(ctx, caller, reader.options, base_submission(reader.options), reader)
     _check_inputs(ctx, caller, prepared)
     if reader.options.dry_run:
-        return ApiResponse(body=batch_responses.estimate(estimate_batch(ctx, caller, prepared), now))
+        return ApiResponse(body=batch_responses.estimate(estimate_batch(ctx, caller, prepared), now, reader.prompt_column))
     return _accepted(ctx, submit_batch(ctx, caller, prepared, idempotent).batch, replayed=False)
 
 
-@endpoint(blueprint, "GET", "/batches", Role.VIEWER)
+@endpoint(blueprint, "GET", "/batches", Role.VIEWER, query=("tenant", *PAGE))
 def listing(request: ApiRequest) -> ApiResponse:
     """List batches, newest first."""
     ctx, limit = request.container, job_requests.number(request, "limit", 20, 1, 100)
@@ -61,17 +63,17 @@ def listing(request: ApiRequest) -> ApiResponse:
     return ApiResponse(body={"data": [batch_responses.in_list(view, ctx.clock.now()) for view in views], "next_cursor": next_cursor})
 
 
-@endpoint(blueprint, "GET", "/batches/{batch_id}", Role.VIEWER)
+@endpoint(blueprint, "GET", "/batches/{batch_id}", Role.VIEWER, query=("tenant", "detailed", *PAGE, "wait"))
 def read(request: ApiRequest, batch_id: str) -> ApiResponse:
     """Get a batch and its progress; with `?detailed=true` also its rows."""
-    ctx = request.container
+    ctx, detailed = request.container, _is_detailed(request)
     view = _view(request, ctx, batch_id)
     if view.etag in (job_requests.etags(request) or ()):
         return ApiResponse(status=304, headers={"ETag": view.etag})
     body = batch_responses.batch(view, ctx.clock.now())
-    if request.query.get("detailed") == "true":
+    if detailed:
         limit = job_requests.number(request, "limit", PAGE_SIZE, 1, PAGE_SIZE)
-        start = job_requests.number(request, "cursor", 0, 0, view.batch.total)
+        start = job_requests.number(request, "cursor", 0, 0, view.batch.total) if request.query.get("cursor") else 0
         rows = read_rows(ctx, view.batch, start, limit)
         content = request.caller.role >= Role.USER
         following = start + len(rows)
@@ -80,24 +82,26 @@ def read(request: ApiRequest, batch_id: str) -> ApiResponse:
     return ApiResponse(body=body, headers={"ETag": view.etag})
 
 
-@endpoint(blueprint, "GET", "/batches/{batch_id}/export", Role.USER)
+@endpoint(blueprint, "GET", "/batches/{batch_id}/export", Role.USER, query=("tenant", "format", "delimiter", "bom", "wait"))
 def export(request: ApiRequest, batch_id: str) -> ApiResponse:
     """Export all rows with their output as JSON or CSV; 307 to an object if that is large.
 
     413 if the output is too large for this route.
     """
     ctx, kind = request.container, batch_requests.choice(request, "format", batch_requests.FORMATS, "json")
+    style = batch_requests.csv_style(request)
     view = _view(request, ctx, batch_id)
     envelope = {"success": True, **batch_responses.in_list(view, ctx.clock.now())}
-    text = "".join(render_rows(_lines(ctx, view.batch), "csv" if kind == "csv" else "json", envelope=envelope))
+    text = "".join(render_rows(_lines(ctx, view.batch), "csv" if kind == "csv" else "json", envelope=envelope, style=style))
     if view.batch.total <= MAX_INLINE_ROWS and fits(text):
         return ApiResponse(body=text, headers={"Content-Type": FORMATS[kind]})
-    name = f"export-{view.batch.version}-{view.counts.version}.{kind}"
+    written = "" if style == PLAIN else f"-{ord(style.delimiter)}-{'bom' if style.bom else 'plain'}"
+    name = f"export-{view.batch.version}-{view.counts.version}{written}.{kind}"
     location = ctx.batch_rows.put_export(view.batch.tenant, view.batch.id, name, text, FORMATS[kind])
     return ApiResponse(status=307, body={"batch_id": view.batch.id, "location": location}, headers={"Location": location})
 
 
-@endpoint(blueprint, "GET", "/batches/{batch_id}/deliveries", Role.USER)
+@endpoint(blueprint, "GET", "/batches/{batch_id}/deliveries", Role.USER, query=("tenant",))
 def deliveries(request: ApiRequest, batch_id: str) -> ApiResponse:
     """List the notification deliveries of a batch with their attempts."""
     batch = _own_batch(request, request.container, batch_id)
@@ -105,14 +109,14 @@ def deliveries(request: ApiRequest, batch_id: str) -> ApiResponse:
     return ApiResponse(body={"batch_id": batch.id, "data": [delivery_shape(delivery) for delivery in found], "next_cursor": None})
 
 
-@endpoint(blueprint, "POST", "/batches/{batch_id}/deliveries/{delivery_id}/retry", Role.OPERATOR)
+@endpoint(blueprint, "POST", "/batches/{batch_id}/deliveries/{delivery_id}/retry", Role.OPERATOR, query=("tenant",), accepts=())
 def retry_delivery(request: ApiRequest, batch_id: str, delivery_id: str) -> ApiResponse:
     """Restart a delivery for another 24 hours, whatever its status."""
     batch = _own_batch(request, request.container, batch_id)
     return ApiResponse(status=202, body=delivery_shape(redeliver(request.container, batch.id, checked_delivery_id(delivery_id))))
 
 
-@endpoint(blueprint, "POST", "/batches/{batch_id}/retry-failed", Role.USER)
+@endpoint(blueprint, "POST", "/batches/{batch_id}/retry-failed", Role.USER, query=("tenant",))
 def retry_failed(request: ApiRequest, batch_id: str) -> ApiResponse:
     """Retry failed, expired and incomplete rows; with `cancelled: true` also cancelled ones."""
     ctx, cancelled, key = request.container, batch_requests.retry(request), job_requests.idempotency_key(request)
@@ -126,7 +130,7 @@ def retry_failed(request: ApiRequest, batch_id: str) -> ApiResponse:
     return _accepted(ctx, changed, replayed=replayed)
 
 
-@endpoint(blueprint, "DELETE", "/batches/{batch_id}", Role.USER)
+@endpoint(blueprint, "DELETE", "/batches/{batch_id}", Role.USER, query=("tenant",))
 def cancel(request: ApiRequest, batch_id: str) -> ApiResponse:
     """Cancel a batch: 202 while its rows stop, 200 if it has ended."""
     ctx = request.container
@@ -134,11 +138,23 @@ def cancel(request: ApiRequest, batch_id: str) -> ApiResponse:
     return _response(ctx, changed, 202 if changed.finished_at is None else 200)
 
 
-@endpoint(blueprint, "POST", "/batches/{batch_id}/recount", Role.OPERATOR)
+@endpoint(blueprint, "POST", "/batches/{batch_id}/recount", Role.OPERATOR, query=("tenant",), accepts=())
 def recount(request: ApiRequest, batch_id: str) -> ApiResponse:
     """Rebuild the counts of a batch from its rows."""
     ctx = request.container
     return _response(ctx, manage_batch.rebuild_counts(ctx, _own_batch(request, ctx, batch_id)), 200)
+
+
+def _is_detailed(request: ApiRequest) -> bool:
+    """Whether a page of rows is asked for.
+
+    Raises:
+        InvalidRequest: the query has the limits of a page, but does not ask for one.
+    """
+    detailed = job_requests.flag(request, "detailed")
+    if not detailed and (unused := [name for name in PAGE if name in request.query]):
+        raise InvalidRequest(details=tuple(Detail(name, "is only for detailed=true") for name in unused))
+    return detailed
 
 
 def _check_inputs(ctx: Container, caller: Caller, prepared: PreparedBatch) -> None:

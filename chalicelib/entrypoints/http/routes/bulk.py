@@ -25,7 +25,7 @@ def start(request: ApiRequest) -> ApiResponse:
     return run_or_count(request, bulk_requests.bulk_request(data), "POST /bulk", data, dry_run=bool(data.get("dry_run")))
 
 
-@endpoint(blueprint, "GET", "/bulk/{bulk_id}", Role.OPERATOR)
+@endpoint(blueprint, "GET", "/bulk/{bulk_id}", Role.OPERATOR, query=("tenant",))
 def read(request: ApiRequest, bulk_id: str) -> ApiResponse:
     """Get a bulk operation and its progress."""
     operation = bulk_operations.get_bulk(request.container, request.caller, bulk_id, request.query.get("tenant"))
@@ -40,11 +40,10 @@ def run_or_count(request: ApiRequest, bulk_request: BulkRequest, route: str, dat
         data: the request body; a repeated request must have the same.
         dry_run: only count the matching jobs.
     """
-    ctx, caller = request.container, request.caller
+    ctx, caller, key = request.container, request.caller, job_requests.idempotency_key(request)
     if dry_run:
         matched, more = bulk_operations.count_matching(ctx, caller, bulk_request)
         return ApiResponse(body={"dry_run": True, "action": bulk_request.action.value, "matched": matched, "more": more})
-    key = job_requests.idempotency_key(request)
     idempotent = IdempotentRequest.of(caller, route, key, data) if key is not None else None
     started = bulk_operations.start_bulk(ctx, caller, bulk_request, idempotent)
     status = 202 if started.bulk.finished_at is None else 200

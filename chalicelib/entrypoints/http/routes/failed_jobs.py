@@ -26,10 +26,10 @@ from chalicelib.services.operations.redrive_dead_letters import redrive as redri
 blueprint = Blueprint(__name__)
 
 
-@endpoint(blueprint, "GET", "/failed-jobs", Role.OPERATOR)
+@endpoint(blueprint, "GET", "/failed-jobs", Role.OPERATOR, query=(*schemas.FAILED_FILTERS, *schemas.PAGE))
 def listing(request: ApiRequest) -> ApiResponse:
     """List failed jobs with their errors, latest failure first; for keys of all tenants also count dead letters by queue."""
-    ctx, filters = request.container, job_requests.filters(request, schemas.FAILED_FILTERS, status=Status.FAILED.value)
+    ctx, filters = request.container, job_requests.filters(request, status=Status.FAILED.value)
     limit, cursor = job_requests.number(request, "limit", 20, 1, 100), request.query.get("cursor")
     page = list_jobs(ctx.jobs, ctx.log, request.caller, filters, limit, cursor)
     rows = [job_responses.record(job, None, ctx.endpoints.get("ws_url"), content=True) for job in page.jobs]
@@ -47,7 +47,7 @@ def retry(request: ApiRequest) -> ApiResponse:
     return run_or_count(request, bulk_request, "POST /failed-jobs/retry", data, dry_run=bool(data.get("dry_run")))
 
 
-@endpoint(blueprint, "DELETE", "/failed-jobs", Role.OPERATOR)
+@endpoint(blueprint, "DELETE", "/failed-jobs", Role.OPERATOR, query=(*schemas.FAILED_FILTERS, "all", "dry_run"))
 def purge(request: ApiRequest) -> ApiResponse:
     """Delete all failed jobs, or all that match the filters; requires `?all=true`."""
     data = {name: bulk_requests.query_value(value) for name, value in request.query.items()}

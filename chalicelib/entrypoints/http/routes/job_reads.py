@@ -47,7 +47,7 @@ class View:
         return f'"v{self.job.version}.{self.last.end or f"0.{self.last.at}"}"'  # chunks without text differ by time
 
 
-@endpoint(blueprint, "GET", "/jobs/{job_id}", Role.VIEWER)
+@endpoint(blueprint, "GET", "/jobs/{job_id}", Role.VIEWER, query=("include", "wait"))
 def read(request: ApiRequest, job_id: str) -> ApiResponse:
     """Get a job's record; with `?include=prompt` also its prompt and input."""
     ctx = request.container
@@ -56,12 +56,12 @@ def read(request: ApiRequest, job_id: str) -> ApiResponse:
         return _not_modified(view)
     content = request.caller.may_read_content(view.job)
     spec = ctx.job_specs.get(view.job.id) if content else None
-    prompt = "prompt" in request.query.get("include", "").split(",")
+    prompt = "prompt" in job_requests.included(request, ("prompt",))
     shape = job_responses.record(view.job, spec, ctx.endpoints.get("ws_url"), content=content, prompt=prompt)
     return ApiResponse(body=shape, headers={"ETag": view.etag})
 
 
-@endpoint(blueprint, "GET", "/jobs/{job_id}/status", Role.VIEWER)
+@endpoint(blueprint, "GET", "/jobs/{job_id}/status", Role.VIEWER, query=("wait",))
 def status(request: ApiRequest, job_id: str) -> ApiResponse:
     """Get a job's status in short."""
     view = _view(request, job_id)
@@ -70,7 +70,7 @@ def status(request: ApiRequest, job_id: str) -> ApiResponse:
     return ApiResponse(body=_status_shape(request.container, view), headers={"ETag": view.etag})
 
 
-@endpoint(blueprint, "GET", "/jobs/{job_id}/progress", Role.VIEWER)
+@endpoint(blueprint, "GET", "/jobs/{job_id}/progress", Role.VIEWER, query=("wait",))
 def progress(request: ApiRequest, job_id: str) -> ApiResponse:
     """Get a job's progress: stages, milestones and metrics."""
     view = _view(request, job_id)
@@ -88,7 +88,7 @@ def progress(request: ApiRequest, job_id: str) -> ApiResponse:
     return ApiResponse(body=shape, headers={"ETag": view.etag})
 
 
-@endpoint(blueprint, "GET", "/jobs/{job_id}/progress-history", Role.USER)
+@endpoint(blueprint, "GET", "/jobs/{job_id}/progress-history", Role.USER, query=("attempt",))
 def progress_history(request: ApiRequest, job_id: str) -> ApiResponse:
     """List the events of a job and of one attempt, in order; `?attempt=` selects an earlier one."""
     job = _content(request, job_id)
@@ -100,7 +100,7 @@ def progress_history(request: ApiRequest, job_id: str) -> ApiResponse:
     return ApiResponse(body={"job_id": job.id, "attempt": attempt, "data": events, "next_cursor": None})
 
 
-@endpoint(blueprint, "GET", "/jobs/{job_id}/text", Role.USER)
+@endpoint(blueprint, "GET", "/jobs/{job_id}/text", Role.USER, query=("attempt", "offset", "wait"))
 def text(request: ApiRequest, job_id: str) -> ApiResponse:
     """Read a job's text from an offset on; with `?wait=`, wait for more."""
     ctx = request.container

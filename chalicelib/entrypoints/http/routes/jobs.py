@@ -15,6 +15,7 @@ from chalicelib.domain.jobs.submission import Submission
 from chalicelib.domain.units import dollars, rfc3339, seconds
 from chalicelib.entrypoints.http.requests import jobs as job_requests
 from chalicelib.entrypoints.http.requests import schemas
+from chalicelib.entrypoints.http.requests.schemas import FILTERS, PAGE
 from chalicelib.entrypoints.http.responses import jobs as job_responses
 from chalicelib.entrypoints.http.responses import progress as progress_responses
 from chalicelib.entrypoints.http.responses.result_response import result_response
@@ -100,7 +101,7 @@ def estimate(request: ApiRequest) -> ApiResponse:
     )
 
 
-@endpoint(blueprint, "GET", "/jobs", Role.VIEWER)
+@endpoint(blueprint, "GET", "/jobs", Role.VIEWER, query=(*FILTERS, *PAGE))
 def listing(request: ApiRequest) -> ApiResponse:
     """List jobs, newest first."""
     ctx = request.container
@@ -122,7 +123,7 @@ def change(request: ApiRequest, job_id: str) -> ApiResponse:
     return ApiResponse(body=shape, headers={"ETag": job_responses.etag(changed)})
 
 
-@endpoint(blueprint, "POST", "/jobs/{job_id}/cancel", Role.USER)
+@endpoint(blueprint, "POST", "/jobs/{job_id}/cancel", Role.USER, accepts=())
 def cancel(request: ApiRequest, job_id: str) -> ApiResponse:
     """Cancel a job: 202 while it stops, 200 if it has ended."""
     ctx = request.container

@@ -11,6 +11,7 @@ from chalicelib.domain.auth.identity import Role
 from chalicelib.domain.errors import Detail, InvalidRequest
 from chalicelib.domain.limits.circuit_breaker import CircuitBreaker, CircuitState, tenant_mark
 from chalicelib.domain.operations.health import Level, Part
+from chalicelib.domain.text import REPLACEMENT
 from chalicelib.domain.units import rfc3339
 from chalicelib.entrypoints.http.requests import jobs as job_requests
 from chalicelib.entrypoints.http.requests import schemas
@@ -62,6 +63,8 @@ def force_close(request: ApiRequest, model: str) -> ApiResponse:
 def _model(request: ApiRequest, model: str) -> str:
     """The model's name from the path. API Gateway does not decode it: a slash is sent as `%2F`."""
     name = unquote(model)
+    if REPLACEMENT in name:
+        raise InvalidRequest(details=(Detail("model", "is not UTF-8; encode it as UTF-8 before its bytes are written as %.."),))
     if not 1 <= len(name) <= MAX_MODEL_NAME_LENGTH or not name.isprintable() or name != name.strip():
         raise InvalidRequest(details=(Detail("model", f"must be the name of a model, at most {MAX_MODEL_NAME_LENGTH} characters"),))
     return name
@@ -91,6 +94,7 @@ def _circuit(circuit: CircuitBreaker, request: ApiRequest) -> dict[str, Any]:
         "opened_at": rfc3339(circuit.opened_at),
         "closed_at": rfc3339(circuit.closed_at),
         "until": rfc3339(circuit.until),
+        "paused_until": rfc3339(circuit.paused_until),
     }
 
 

@@ -26,7 +26,16 @@ NO_EVENTS = ApiResponse(body=f"retry: {RETRY_IDLE_MS}\n: nothing yet\n\n", heade
 TEMPORARY_ERROR = ApiResponse(body=f"retry: {RETRY_IDLE_MS}\n: temporary error, ask again\n\n", headers=EVENT_STREAM)
 
 
-@endpoint(blueprint, "GET", "/jobs/{job_id}/stream", Role.USER, tickets=True, rate_limited=False, fallback=TEMPORARY_ERROR)
+@endpoint(
+    blueprint,
+    "GET",
+    "/jobs/{job_id}/stream",
+    Role.USER,
+    query=("attempt", "offset", "last_event_id", "lastEventId", "ticket"),
+    tickets=True,
+    rate_limited=False,
+    fallback=TEMPORARY_ERROR,
+)
 def stream(request: ApiRequest, job_id: str) -> ApiResponse:
     """Read a slice of a job's event stream: events after Last-Event-ID, or the next within 20 s."""
     ctx = request.container
@@ -70,11 +79,13 @@ def ticket(request: ApiRequest) -> ApiResponse:
 def _position(request: ApiRequest) -> Position | None:
     """The client's position, None for a new client.
 
-    EventSource sends it in a header; a first request may send it in the query.
+    EventSource sends it in a header; a first request may send it in the query. Polyfills that cannot
+    set a header add `lastEventId` to the address of their first request.
     """
-    event_id = request.headers.get("last-event-id") or request.query.get("last_event_id")
-    if event_id:
-        return Position.parse(event_id)
+    ids = (request.headers.get("last-event-id"), request.query.get("lastEventId"), request.query.get("last_event_id"))
+    positions = [Position.parse(event_id) for event_id in ids if event_id]
+    if positions:
+        return positions[0]
     offset, attempt = job_requests.offset(request), job_requests.attempt(request, 1)
     return Position(attempt, offset) if offset else None
 

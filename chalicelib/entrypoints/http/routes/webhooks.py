@@ -92,7 +92,7 @@ def deliveries(request: ApiRequest, job_id: str) -> ApiResponse:
     return ApiResponse(body={"job_id": job.id, "data": [delivery_shape(delivery) for delivery in found], "next_cursor": None})
 
 
-@endpoint(blueprint, "POST", "/jobs/{job_id}/deliveries/{delivery_id}/retry", Role.OPERATOR)
+@endpoint(blueprint, "POST", "/jobs/{job_id}/deliveries/{delivery_id}/retry", Role.OPERATOR, accepts=())
 def retry(request: ApiRequest, job_id: str, delivery_id: str) -> ApiResponse:
     """Restart a delivery for another 24 hours, whatever its status."""
     job = _own_job(request, job_id)

@@ -37,16 +37,20 @@ async def api_key_gate(ctx: WorkerContext, kind: JobType) -> WaitUntil | None:
 
 
 def hold_if_not_configured(ctx: WorkerContext, attempt: Attempt, failure: AttemptFailed | None) -> WaitUntil | None:
-    """Return how long the job waits if its attempt found no OpenAI key; None otherwise.
+    """Return how long the job waits if its attempt found no OpenAI key, or one that cannot be used
+    because of its address or of the worker; None otherwise.
 
     Such an attempt does not count. If it has created a response, which is charged, the job does not
-    wait here but fails or retries as usual.
+    wait here but fails or retries as usual. Only a missing key keeps other jobs from their attempt:
+    what a server answers may be about this request.
     """
     if not isinstance(failure, NotConfigured) or attempt.response_started:
         return None
-    ctx.local_state.api_key_present, ctx.local_state.api_key_read_at = False, ctx.clock.now()
-    log_missing_api_key(ctx)
-    return WaitUntil(_next_check(ctx), HoldReason.OPENAI_NOT_CONFIGURED)
+    reason = HoldReason(failure.code)
+    if reason is HoldReason.OPENAI_NOT_CONFIGURED:
+        ctx.local_state.api_key_present, ctx.local_state.api_key_read_at = False, ctx.clock.now()
+    log_missing_api_key(ctx, failure)
+    return WaitUntil(_next_check(ctx), reason)
 
 
 def answer_with_fallback(ctx: WorkerContext, attempt: Attempt) -> ResponseEnded | None:

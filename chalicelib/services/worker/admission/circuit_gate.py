@@ -12,11 +12,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
-from chalicelib.domain.failures import AttemptFailed
+from chalicelib.domain.failures import AttemptFailed, ProviderRateLimited
 from chalicelib.domain.jobs.spec import is_flex
 from chalicelib.domain.limits import circuit_breaker as circuit_rules
+from chalicelib.domain.limits import model_pause
 from chalicelib.domain.limits.admission import HoldReason, WaitUntil
 from chalicelib.domain.limits.circuit_breaker import (
     COOL_DOWN_MS,
@@ -36,6 +38,7 @@ from chalicelib.services.worker.attempt import Attempt
 from chalicelib.services.worker.context import WorkerContext
 
 CACHE_TTL_MS = 2_000
+LIMITED_CACHE_TTL_MS = 500  # while a model is or was just paused: who starts after a pause must see the next one soon
 STORE_TIMEOUT_SECONDS = 2.0  # with all retries: the end of an attempt waits for it
 MAX_ATTEMPTS = 5  # each lost attempt means that another worker changed the circuit
 JITTER_MS = 10_000  # jobs that wait for the same time are spread over this
@@ -46,7 +49,9 @@ Change = Callable[[CircuitBreaker], CircuitBreaker | None]
 async def load_circuit_breakers(ctx: WorkerContext) -> dict[str, CircuitBreaker]:
     """Return the circuit breakers by model, at most two seconds old; empty if unavailable."""
     state, now = ctx.local_state, ctx.clock.now()
-    if state.circuit_breakers_read_at is None or not 0 <= now - state.circuit_breakers_read_at < CACHE_TTL_MS:
+    is_limited = any(circuit.pauses for circuit in state.circuit_breakers.values())
+    ttl = LIMITED_CACHE_TTL_MS if is_limited else CACHE_TTL_MS
+    if state.circuit_breakers_read_at is None or not 0 <= now - state.circuit_breakers_read_at < ttl:
         state.circuit_breakers_read_at = now  # concurrent calls use the earlier values instead of reading too
         try:
             async with asyncio.timeout(STORE_TIMEOUT_SECONDS):
@@ -91,27 +96,50 @@ async def record_outcome(ctx: WorkerContext, attempt: Attempt, failure: AttemptF
     Args:
         answered: the provider's final event was read.
 
-    Returns: how long the job waits, if the attempt was a probe that failed before a response was
-        created. Such an attempt has cost nothing and does not count. A job with fallback models
-        does not wait.
+    Returns: how long the job waits, if the attempt was above the rate limit; or if, before a
+        response was created, it was a probe that failed or the account was refused. Such an attempt
+        has cost nothing and does not count. A job with fallback models does not wait.
     """
     if attempt.kind.handler is not None:  # a task asks no model
         return None
     code = failure.code if failure else None
     flex = is_flex(attempt.spec.config.openai)
     signal = classify_error(code, flex=flex) if code or answered else ProviderSignal.INCONCLUSIVE
-    breaker = await _record_signal(ctx, attempt, signal, code)
-    failed = signal in (ProviderSignal.FAILURE, ProviderSignal.ACCOUNT_BLOCKED)
-    if attempt.admission.probe is None or attempt.response_started or not failed:
+    breaker = await _record_signal(ctx, attempt, signal, failure)
+    if isinstance(failure, ProviderRateLimited):
+        return _wait_for_limit(ctx, attempt, failure, breaker) if attempt.output.first_token_at is None else None
+    failed, account = signal in (ProviderSignal.FAILURE, ProviderSignal.ACCOUNT_BLOCKED), signal is ProviderSignal.ACCOUNT_BLOCKED
+    if (attempt.admission.probe is None and not account) or attempt.response_started or not failed:
         return None
-    now = ctx.clock.now()
-    if attempt.job.fallback_models:
+    return _wait_for_circuit(ctx, attempt, breaker, account=account)
+
+
+def _wait_for_circuit(ctx: WorkerContext, attempt: Attempt, breaker: CircuitBreaker | None, *, account: bool) -> WaitUntil | None:
+    """Return how long the job of a failed probe waits, or that of an attempt for which the account was refused."""
+    now, tenant = ctx.clock.now(), tenant_mark(attempt.job.tenant)
+    if attempt.job.fallback_models and (breaker is not None or not account):
         return WaitUntil(now, HoldReason.CIRCUIT_OPEN)
-    tenant = tenant_mark(attempt.job.tenant)
-    if breaker is not None and breaker.state is CircuitState.CLOSED and breaker.own_of(tenant) is None:
+    is_closed = breaker is not None and breaker.state is CircuitState.CLOSED and breaker.own_of(tenant) is None
+    if is_closed and not account:
         return None
-    retry_at = circuit_rules.retry_at(breaker, tenant, now) if breaker else now + COOL_DOWN_MS
+    retry_at = circuit_rules.retry_at(breaker, tenant, now) if breaker and not is_closed else now + COOL_DOWN_MS
     return WaitUntil(add_jitter(ctx, retry_at), HoldReason.CIRCUIT_OPEN)
+
+
+def _wait_for_limit(ctx: WorkerContext, attempt: Attempt, failure: ProviderRateLimited, breaker: CircuitBreaker | None) -> WaitUntil:
+    """Return how long a job waits whose request was above the rate limit: as long as the provider
+    asks, and as its model is paused.
+
+    One with fallback models does not wait for a long pause: the gate chooses another model.
+    """
+    now, job = ctx.clock.now(), attempt.job
+    paused = breaker is not None and failure.is_shared and model_pause.is_paused(breaker, now)
+    until = breaker.paused_until or now if breaker is not None and paused else now
+    if paused and job.fallback_models and until - now > model_pause.FALLBACK_AFTER_MS:
+        return WaitUntil(now, HoldReason.RATE_LIMITED)
+    asked = 0 if paused and failure.retry_after is None else failure.retry_after
+    wait = max(until - now, model_pause.wait_alone(asked, job.attempt - job.tries + 1, ctx.random()))
+    return WaitUntil(now + wait + model_pause.spread(wait, ctx.random()), HoldReason.RATE_LIMITED)
 
 
 def add_jitter(ctx: WorkerContext, when: Ms) -> Ms:
@@ -130,14 +158,18 @@ def log_state_change(log: Log, before: CircuitBreaker, after: CircuitBreaker) ->
     for own in before.own:
         if after.own_of(own.tenant) is None:
             log("tenant_circuit_closed", model=after.model, tenant_mark=own.tenant, reason=own.reason)
+    if after.paused_until and after.paused_until > (before.paused_until or 0):
+        log("model_paused", model=after.model, until=rfc3339(after.paused_until), pauses=after.pauses)
     if after.state is CircuitState.OPEN and after.opened_at != before.opened_at:
         log("circuit_opened", **fields, reason=after.reason, until=rfc3339(after.until))
     elif after.state is CircuitState.CLOSED and before.state is not CircuitState.CLOSED:
         log("circuit_closed", **fields, reason=before.reason)
 
 
-async def _record_signal(ctx: WorkerContext, attempt: Attempt, signal: ProviderSignal, code: str | None) -> CircuitBreaker | None:
-    """Update the circuit breaker of the attempt's model.
+async def _record_signal(
+    ctx: WorkerContext, attempt: Attempt, signal: ProviderSignal, failure: AttemptFailed | None
+) -> CircuitBreaker | None:
+    """Update the circuit breaker of the attempt's model, and pause the model if its rate limit was reached.
 
     Returns: the circuit breaker as it is now; None if there was nothing to record or the store did
         not answer.
@@ -145,17 +177,21 @@ async def _record_signal(ctx: WorkerContext, attempt: Attempt, signal: ProviderS
     started_at, mark = attempt.started_at, attempt.admission.probe or attempt.owner
     origin = origin_of(mark, attempt.job.tenant, attempt.job.id)
 
+    limited = failure if isinstance(failure, ProviderRateLimited) and failure.is_shared else None
+
     def change(circuit: CircuitBreaker) -> CircuitBreaker:
         now = ctx.clock.now()
         if signal is ProviderSignal.SUCCESS:
-            return circuit_rules.record_success(circuit, started_at, mark, now)
-        return (
-            circuit_rules.record_failure(circuit, code or "", started_at, origin, now)
-            if signal is not ProviderSignal.INCONCLUSIVE
-            else circuit_rules.release_probe(circuit, mark, now)
-        )
+            changed = model_pause.end_pauses(circuit_rules.record_success(circuit, started_at, mark, now), started_at, mark)
+        elif signal is not ProviderSignal.INCONCLUSIVE:
+            changed = circuit_rules.record_failure(circuit, failure.code if failure else "", started_at, origin, now)
+        else:
+            changed = circuit_rules.release_probe(circuit, mark, now)
+        if limited is not None:
+            changed = model_pause.pause_model(changed, limited.retry_after, started_at, origin, ctx.random(), now)
+        return changed if changed is circuit else replace(changed, version=circuit.version + 1)
 
-    if signal is ProviderSignal.INCONCLUSIVE and attempt.admission.probe is None:
+    if signal is ProviderSignal.INCONCLUSIVE and attempt.admission.probe is None and limited is None:
         return None
     model = attempt.spec.config.model
     seen = (await load_circuit_breakers(ctx)).get(model) or CircuitBreaker(model=model)
@@ -177,8 +213,8 @@ async def _try_update(ctx: WorkerContext, seen: CircuitBreaker, change: Change) 
 
 
 async def _update(ctx: WorkerContext, seen: CircuitBreaker, change: Change) -> CircuitBreaker:
-    replace = partial(ctx.offload, ctx.circuit_breakers.replace)
-    before, after = await update_async(replace, seen, change, missing=CircuitBreaker(model=seen.model), attempts=MAX_ATTEMPTS)
+    write = partial(ctx.offload, ctx.circuit_breakers.replace)
+    before, after = await update_async(write, seen, change, missing=CircuitBreaker(model=seen.model), attempts=MAX_ATTEMPTS)
     ctx.local_state.circuit_breakers[seen.model] = after
     log_state_change(ctx.log, before, after)
     return after

@@ -15,6 +15,7 @@ from chalicelib.domain.jobs import transitions
 from chalicelib.domain.jobs.job import Job, Status
 from chalicelib.domain.limits.admission import Admission, HoldReason, RunNow, WaitUntil
 from chalicelib.domain.limits.circuit_breaker import CircuitBreaker, Permission, check_permission, origin_of, retry_at
+from chalicelib.domain.limits.model_pause import FALLBACK_AFTER_MS, is_paused, spread
 from chalicelib.domain.queues.wakeup import WakeUp
 from chalicelib.services.retrying import offload_with_retry
 from chalicelib.services.update_job import update_job
@@ -84,20 +85,28 @@ async def hold_job(ctx: WorkerContext, wake_up: WakeUp, job: Job, wait: WaitUnti
 
 
 async def _circuit_gate(ctx: WorkerContext, job: Job) -> Admission:
-    """Choose the first model, of the job's own and its fallback models, whose circuit allows it.
+    """Choose the first model, of the job's own and its fallback models, whose circuit allows it and
+    that is not paused. For the end of a short pause the job waits, though it has fallback models.
 
     A probe is identified by the wake-up, not by the worker: if two workers have the same wake-up,
     one must not hold the job while the other claims it (protocol: one probe).
     """
     circuits, now, mark = await load_circuit_breakers(ctx), ctx.clock.now(), f"{job.id}#{job.generation}"
     origin = origin_of(mark, job.tenant, job.id)
-    denied = []
+    waits = []
     for model in (job.model, *job.fallback_models):
         circuit = circuits.get(model) or CircuitBreaker(model=model)
+        if circuit.paused_until is not None and is_paused(circuit, now):
+            remaining = circuit.paused_until - now
+            waits.append(WaitUntil(circuit.paused_until + spread(remaining, ctx.random()), HoldReason.RATE_LIMITED))
+            if remaining <= FALLBACK_AFTER_MS:
+                break
+            continue
         permission = check_permission(circuit, origin, now)
         if permission is Permission.PROBE:
             permission = await acquire_probe(ctx, circuit, origin)
         if permission is not Permission.DENIED:
             return RunNow(model, probe=mark if permission is Permission.PROBE else None)
-        denied.append(ctx.local_state.circuit_breakers.get(model, circuit))
-    return WaitUntil(add_jitter(ctx, min(retry_at(circuit, origin.tenant, now) for circuit in denied)), HoldReason.CIRCUIT_OPEN)
+        denied = ctx.local_state.circuit_breakers.get(model, circuit)
+        waits.append(WaitUntil(add_jitter(ctx, retry_at(denied, origin.tenant, now)), HoldReason.CIRCUIT_OPEN))
+    return min(waits, key=lambda wait: wait.when)

@@ -97,7 +97,8 @@ def test_incomplete_frame_carries_the_reason() -> None:
     frame = frames.state(job(status=Status.INCOMPLETE, length=3, incomplete_reason="max_tokens"), NOW)
 
     assert frame is not None
-    assert frame["incomplete_details"] == {"reason": "max_tokens"}
+    assert frame["incomplete_details"]["reason"] == "max_tokens"
+    assert "Raise `config.max_tokens`" in frame["incomplete_details"]["message"]
 
 
 @pytest.mark.parametrize("status", [Status.RETRYING, Status.HELD])

@@ -373,7 +373,7 @@ def test_an_answer_cut_at_max_tokens_ends_incomplete() -> None:
     world.deliver()
 
     assert (world.job(job).status, world.job(job).incomplete_reason) == (Status.INCOMPLETE, "max_tokens")
-    assert world.frames("c1", "job_incomplete")[0]["incomplete_details"] == {"reason": "max_tokens"}
+    assert world.frames("c1", "job_incomplete")[0]["incomplete_details"]["reason"] == "max_tokens"
 
 
 def test_a_model_refusal_fails_the_job_and_keeps_its_text() -> None:

@@ -34,6 +34,7 @@ OTHER: dict[str, Any] = {
     "extra": {"top_p": 0.5},
     "timeout": 7.0,
     "background": True,
+    "stream": False,
 }
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from chalicelib import job_types
-from chalicelib.domain.failures import AttemptFailed, NotConfigured, ProviderUnavailable
+from chalicelib.domain.failures import AddressInvalid, AttemptFailed, NotConfigured, ProviderUnavailable, WorkerMisconfigured
 from chalicelib.domain.jobs.job import Job, Status, Usage
 from chalicelib.domain.limits.circuit_breaker import CircuitBreaker, CircuitState, force_open
 from chalicelib.domain.validation.schema import problems
@@ -63,6 +63,31 @@ def test_a_job_is_held_without_an_api_key_and_runs_once_there_is_one() -> None:
     assert waiting.generation > 5
     done = world.job(job)
     assert (done.status, done.attempt, world.log_text(done)) == (Status.COMPLETED, 1, "whole")
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (AddressInvalid("There is no Responses API at http://h/v1/responses."), "openai_address_invalid"),
+        (WorkerMisconfigured("The worker lacks the package socksio."), "worker_misconfigured"),
+        (ModuleNotFoundError("No module named 'socksio'", name="socksio"), "worker_misconfigured"),
+    ],
+)
+def test_a_job_waits_for_an_address_or_a_worker_that_cannot_be_used(error: Exception, reason: str) -> None:
+    """The sentence is on the job, no attempt is used up, and other jobs are not kept from theirs."""
+    world = World(Script(error=error, refuses=True), WHOLE)
+    job = world.submit(config={"max_attempts": 1})
+    world.deliver()
+    held = world.job(job)
+    other = world.submit()
+    world.deliver()
+
+    assert (held.status, held.reason, held.tries) == (Status.HELD, reason, 0)
+    assert held.error is not None
+    assert "http://h/v1/responses" in held.error.message or "socksio" in held.error.message
+    assert world.job(other).status is Status.COMPLETED
+    run_for(world, job, 400)
+    assert world.job(job).status is Status.COMPLETED
 
 
 def test_a_wake_up_after_storing_a_key_runs_a_held_job_at_once() -> None:

@@ -14,6 +14,7 @@ from chalicelib.consumers.broadcast_job_end import broadcast_job_ends
 from chalicelib.domain.auth.identity import Caller
 from chalicelib.domain.errors import Throttled, Unavailable
 from chalicelib.domain.failures import (
+    AddressInvalid,
     AttemptFailed,
     AttemptTimedOut,
     AuthenticationFailed,
@@ -26,9 +27,11 @@ from chalicelib.domain.failures import (
     RequestRefused,
     StreamCut,
 )
+from chalicelib.domain.jobs import transitions
 from chalicelib.domain.jobs.job import Job, Status
 from chalicelib.domain.limits.circuit_breaker import CircuitBreaker, CircuitState, force_open, tenant_mark
 from chalicelib.ports import Price
+from chalicelib.services.update_job import update_job
 from chalicelib.services.worker.process_messages import process_messages
 from tests.kit.failing_store import refusing
 from tests.kit.provider import Script
@@ -67,12 +70,17 @@ OTHER = replace(ALICE, tenant="other", user="oscar", key_id="key_2")
 
 
 def fail_jobs(world: World, count: int, *callers: Caller) -> list[Job]:
-    """Run this many jobs, one after the other, of two tenants in turn. Each fails in its only attempt."""
+    """Run this many jobs, one after the other, of two tenants in turn. Each fails in its only attempt.
+
+    One that is held, because the account was refused, is cancelled: it is out of the way of others.
+    """
     jobs = []
     for number in range(count):
         caller = (callers or (ALICE, OTHER))[number % len(callers or (ALICE, OTHER))]
         jobs.append(world.submit(config={"max_attempts": 1}, caller=caller))
         world.deliver()
+        if world.job(jobs[-1]).status is Status.HELD:
+            update_job(world.container.jobs, world.job(jobs[-1]), lambda seen: transitions.cancel(seen, world.clock.now()))
     return jobs
 
 
@@ -142,12 +150,14 @@ def test_the_first_token_of_the_probe_closes_the_circuit() -> None:
 
 @pytest.mark.parametrize("error", [ProviderQuotaExhausted(), AuthenticationFailed()])
 def test_an_account_wide_error_opens_the_circuit_at_once(error: AttemptFailed) -> None:
-    """Only the first job fails; failed probes do not count against their jobs."""
+    """No job fails: the first is held as well, with the error, and failed probes do not count against their jobs."""
     world = World(*[refusal(error)] * 4, WHOLE)
-    [first] = fail_jobs(world, 1)
-    kept = [world.submit() for _ in range(4)]
+    kept = [world.submit(config={"max_attempts": 1})]
     world.deliver()
-    assert world.job(first).status is Status.FAILED
+    held = world.job(kept[0])
+    assert (held.status, held.reason, held.tries, held.error and held.error.code) == (Status.HELD, "circuit_open", 0, error.code)
+    kept += [world.submit() for _ in range(3)]
+    world.deliver()
     assert {world.job(job).status for job in kept} == {Status.HELD}
 
     run_until_ended(world, *kept)
@@ -155,7 +165,7 @@ def test_an_account_wide_error_opens_the_circuit_at_once(error: AttemptFailed) -
     ended = [world.job(job) for job in kept]
     assert {job.status for job in ended} == {Status.COMPLETED}
     assert {job.tries for job in ended} == {1}
-    assert sum(job.attempt for job in ended) == 4 + 3  # three failed probes, which do not count as tries
+    assert sum(job.attempt for job in ended) == 4 + 4  # the first request and three failed probes, which do not count as tries
     assert len(events(world, "circuit_opened")) == 4
 
 
@@ -218,7 +228,8 @@ def test_an_inconclusive_probe_lets_the_next_job_probe() -> None:
     first, second = world.submit(), world.submit()
     world.deliver()
     advance(world, 36)
-    assert world.job(first).status is Status.RETRYING
+    limited = world.job(first)
+    assert (limited.status, limited.reason, limited.tries) == (Status.HELD, "rate_limited", 0)
     assert (circuit(world).state, circuit(world).trips) == (CircuitState.OPEN, 1)
 
     run_until_ended(world, first, second, seconds=60)
@@ -278,7 +289,7 @@ def test_jobs_run_while_the_circuit_breaker_store_is_down(method: str, error: ty
         second = world.submit()
         run_until_ended(world, second, seconds=20)
 
-    assert [world.job(job).status for job in (first, second)] == [Status.FAILED, Status.COMPLETED]
+    assert [world.job(job).status for job in (first, second)] == [Status.COMPLETED] * 2
     assert events(world, "circuit_breakers_unavailable" if method == "all" else "circuit_breaker_update_failed")
 
 
@@ -357,7 +368,7 @@ def test_a_job_whose_models_are_all_denied_waits_for_the_earliest_probe() -> Non
     world.deliver()
 
     held = world.job(job)
-    assert world.job(other).status is Status.FAILED
+    assert world.job(other).status is Status.HELD
     assert (held.status, held.resume_at) == (Status.HELD, (circuit(world).until or 0) + 5_000)
 
 
@@ -525,7 +536,7 @@ def test_a_tenant_whose_probes_fail_does_not_keep_the_circuit_open_for_others() 
 
 
 def test_prompts_that_the_provider_refuses_never_open_a_circuit() -> None:
-    errors = [RequestRefused(), ContentRefused(), OutputInvalid(), ProviderRateLimited(), AttemptTimedOut()]
+    errors = [RequestRefused(), ContentRefused(), OutputInvalid(), AddressInvalid(), AttemptTimedOut()]
     world = World(*[refusal(error) for error in errors * 10], WHOLE)
 
     fail_jobs(world, 50)
