@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from tests.kit.cpu import unit_of_work
 from tests.kit.hostile_bodies import BODIES, Hostile
 from tests.kit.hostile_files import FILES, HostileFile
 from tests.kit.http import Api
@@ -77,18 +78,10 @@ def _measure(name: str, send: Callable[[], tuple[int, str]]) -> None:
         "answer": answer[:400_000],
         "cpu": cpu,
         "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-        "unit": _unit_of_work(),
+        "unit": unit_of_work(),
     }
     _write(line)
     os._exit(0)
-
-
-def _unit_of_work() -> float:
-    """Return the CPU seconds that a fixed piece of work takes now: less on a fast machine, more on a busy one."""
-    began, total = time.process_time(), 0
-    for number in range(400_000):
-        total += number * number % 7
-    return time.process_time() - began
 
 
 def _write(line: dict[str, Any]) -> None:

@@ -16,12 +16,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from typing import Any
 
+from chalicelib.adapters.openai.error_body import MAX_DEPTH
 from chalicelib.ports import ModelRequest
 
 REFUSING_STATUSES = frozenset({400, 403, 404, 422, 501})
-MAX_EXAMINED = 4_000  # characters of a body that is no JSON
+MAX_EXAMINED = 4_000  # characters of the texts in a body
+MAX_TEXTS = 100
 
 _REFUSING = re.compile(
     r"un(?:known|supported|recogni[sz]ed|expected)|not (?:be )?(?:supported|permitted|allowed|known|recogni[sz]ed|available)"
@@ -81,7 +84,7 @@ def refused_parameters(error: BaseException | None, candidates: frozenset[str]) 
     located = frozenset(_located(body))
     if located:
         return located & candidates
-    text = " ".join(_texts(body))[:MAX_EXAMINED]
+    text = " ".join(islice(_texts(body), MAX_TEXTS))[:MAX_EXAMINED]
     named = {found.split(".")[0] for pattern in (_QUOTED, _NAMED) for found in pattern.findall(text)} if _REFUSING.search(text) else set()
     return candidates & (named | ({"stream"} if _NO_STREAM.search(text) else set()))
 
@@ -105,12 +108,9 @@ def _located(body: Any) -> Iterator[str]:
             yield path[0]
 
 
-def _texts(body: Any) -> Iterator[str]:
+def _texts(body: Any, depth: int = MAX_DEPTH) -> Iterator[str]:
     if isinstance(body, str):
         yield body
-    elif isinstance(body, Mapping):
-        for value in body.values():
-            yield from _texts(value)
-    elif isinstance(body, list):
-        for value in body:
-            yield from _texts(value)
+    elif isinstance(body, Mapping | list) and depth:
+        for value in body.values() if isinstance(body, Mapping) else body:
+            yield from _texts(value, depth - 1)

@@ -11,24 +11,28 @@ import re
 import unicodedata
 
 MAX_MESSAGE_LENGTH = 500
-MAX_READ = 20_000  # characters of a body that are looked at; a page may have megabytes
+MAX_READ = 8_000  # characters of a body that are looked at; a page may have megabytes, and a provider may quote a hostile prompt
 HIDDEN = "[hidden]"
 
-_KNOWN_PREFIXES = r"sk|rk|pk|sess|org|user|gsk|hf|hr|ghp|gho|ghs|glpat|xai|xox[abps]|whsec|pplx|nvapi|r8|fw|tgp"
+_KEY_PREFIXES = r"sk|rk|sess|gsk|ghp|gho|ghs|glpat|xai|xox[abps]|whsec|pplx|nvapi"
+_WORD_PREFIXES = r"pk|org|user|hf|hr|r8|fw|tgp"  # they begin words, too: a key has a digit or a star in it
 _NAMES = r"api[-_ ]?key|access[-_ ]?token|secret|password|passwd|authorization|subscription[-_ ]?key"
 _PATTERNS = (
     r"(?P<user>\b[a-z][a-z0-9+.-]{1,15}://)[^\s/@]+@",  # an address with a user or password
     r"(?P<auth>\b(?:Bearer|Basic|Digest|Token)\s+)(?=[\w.~+/=:-]*\d|[\w.~+/=:-]{16})[\w.~+/=:-]{6,}",
     r"(?P<query>[?&](?:[\w.-]*(?:key|token|secret|signature|password)|sig|code)=)[^&\s\"'<>]+",
     rf"(?P<label>\b(?:{_NAMES})(?:\s+(?:provided|given|is|was|used))*[\"'`]?\s*[:=]\s*[\"'`]?)(?!Bearer|Basic)[^\s\"'`,;<>]{{3,}}",
-    rf"\b(?:{_KNOWN_PREFIXES})[-_][\w*.-]*[\w*-]{{6,}}",
+    # No run is read twice: the last character is found without a search.
+    rf"\b(?:{_KEY_PREFIXES})[-_][\w*.-]{{5,}}[\w*-]",
+    rf"\b(?:{_WORD_PREFIXES})[-_](?=[\w*.-]{{0,60}}[\d*])[\w*.-]{{5,}}[\w*-]",
     r"\bAIza[\w-]{20,}|\b(?:AKIA|ASIA)[A-Z0-9]{12,}|\beyJ[\w-]{8,}\.[\w-]+(?:\.[\w-]*)?",
     r"\b[0-9a-fA-F]{32,}\b",
     r"(?-i:(?<![\w+/])(?=[A-Za-z+/_]*[0-9])(?=[0-9A-Z+/_]*[a-z])(?=[0-9a-z+/_]*[A-Z])[A-Za-z0-9+/_]{32,}={0,2})",
 )
 _SECRETS = re.compile("|".join(_PATTERNS), re.IGNORECASE)
-_UNSHOWN = re.compile(r"<(script|style|head|svg|template|noscript)\b.*?</\1\s*>|<!--.*?-->", re.IGNORECASE | re.DOTALL)
-_TITLE = re.compile(r"<title[^>]*>(.*?)</title", re.IGNORECASE | re.DOTALL)
+# What is not closed goes on to the end, so that no part of the text is read again for each beginning.
+_UNSHOWN = re.compile(r"<(script|style|head|svg|template|noscript)\b.*?(?:</\1\s*>|\Z)|<!--.*?(?:-->|\Z)", re.IGNORECASE | re.DOTALL)
+_TITLE = re.compile(r"<title[^<>]*>(.*?)(?:</title|\Z)", re.IGNORECASE | re.DOTALL)
 _TAG = re.compile(r"</?[a-z!][^<>]*>", re.IGNORECASE)
 _PAGE = re.compile(r"\s*(?:<!doctype html|<\?xml|<html|<head|<body|<center|<h1|<title)", re.IGNORECASE)
 

@@ -8,7 +8,8 @@ from enum import StrEnum
 from chalicelib.domain.failures import AttemptFailed
 from chalicelib.domain.units import Ms
 
-# Seconds. OpenAI's longest limits are those of a day; a wait that is longer is asked for again.
+# Seconds. OpenAI's longest limits are those of a day; a longer wait, which may well be a slip of a proxy, is asked for again
+# after that.
 MAX_RETRY_AFTER = 86_400.0
 
 

@@ -16,12 +16,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from chalicelib.domain.execution.retry_policy import MAX_RETRY_AFTER
 from chalicelib.domain.limits.circuit_breaker import CircuitBreaker, CircuitState, Origin
-from chalicelib.domain.units import DAY_MS, Ms
+from chalicelib.domain.units import Ms
 
-# The longest pause. OpenAI's longest limits are those of a day; a longer wait, which may well be a
-# slip of a proxy, is asked for again after that.
-MAX_PAUSE_MS = DAY_MS
+MAX_PAUSE_MS = round(1000 * MAX_RETRY_AFTER)
 UNASKED_MS, MAX_UNASKED_MS = 2_000, 60_000  # the pause if the provider names no wait; doubles with each in a row
 GROWTH, MAX_GROWTH_MS = 1.5, 15_000  # of a pause that follows the one before without a success
 REMEMBERED_MS = 60_000  # after a pause; then the next one is a first one again

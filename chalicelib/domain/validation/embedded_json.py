@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 from chalicelib.domain import json_limits
@@ -27,13 +28,10 @@ def candidates(text: str) -> list[Any]:
     `MAX_CANDIDATES` and one more.
     """
     text = text.removeprefix("\ufeff").rpartition(_THOUGHTS_END)[2].strip()
-    fenced = _FENCED.match(text)
+    if fenced := _FENCED.match(text):
+        with suppress(ValueError):  # several blocks, or none of JSON
+            return [json_limits.loads(fenced[1], json_limits.MAX_ANSWER_VALUES, unique_names=False)]
     found: list[Any] = []
-    for document in (fenced[1],) if fenced else ():
-        try:
-            return [json_limits.loads(document, json_limits.MAX_ANSWER_VALUES, unique_names=False)]
-        except ValueError:
-            break
     seen = set()
     for value in _documents(text):
         key = json.dumps(value, sort_keys=True)

@@ -30,6 +30,7 @@ from chalicelib.domain.failures import (
 from tests.contract.openai.loopback import CREATED, Answer
 from tests.contract.openai.test_provider import error_of, read
 from tests.contract.openai.test_quirky_openai import asked
+from tests.kit.cpu import units_of
 from tests.kit.quirky_openai import QuirkyOpenAI
 
 PAGE = (
@@ -299,19 +300,42 @@ def test_capacity_for_cheap_requests_is_no_limit_of_the_model() -> None:
             "Project `proj_fake` has no access to `gpt-4o-mini-audio-preview-2024-12-17`",
         ),
         ("a < b and c > d; Bearer token missing", "a < b and c > d; Bearer token missing"),
+        ("The user-supplied schema of org-level rules is too large", "The user-supplied schema of org-level rules is too large"),
+        ("user-AbC123defgh in org-*****xyz of sk-abcdefgh", "[hidden] in [hidden] of [hidden]"),
     ],
 )
 def test_words_of_a_provider_are_shown_without_keys_and_tags(message: str, shown: str) -> None:
     assert redact_message(message) == shown
 
 
-def test_a_long_page_is_cut_quickly() -> None:
-    began = time.process_time()
-    for text in ("<" * 3_000_000, "<a" * 1_500_000, "a" * 3_000_000, "1" * 3_000_000, "sk-" + "a-" * 1_500_000, "try again in " * 200_000):
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<" * 3_000_000,
+        "<a" * 1_500_000,
+        "a" * 3_000_000,
+        "1" * 3_000_000,
+        "sk-" + "a-" * 1_500_000,
+        "sk-." * 750_000,
+        "user-." * 500_000,
+        "user-a" * 500_000,
+        "<html>" + "<style>" * 400_000,
+        "<html>" + "<!--" * 700_000,
+        "<html>" + "<title" * 500_000,
+        "try again in " * 200_000,
+        "missing scopes " + "a." * 1_500_000,
+    ],
+    ids=lambda text: text[:20],
+)
+def test_a_long_message_is_read_and_cut_in_little_time(text: str) -> None:
+    """A provider may quote a hostile prompt, and the worker has other streams to serve meanwhile."""
+
+    def read() -> None:
         assert len(redact_message(text)) <= 500
         from_response(429, {"retry-after": text[:100_000]}, text)
+        from_response(403, {}, {"error": {"message": text}})
 
-    assert time.process_time() - began < 10
+    assert units_of(read) < 30
 
 
 # ---- an address that cannot be used

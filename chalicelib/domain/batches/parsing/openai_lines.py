@@ -71,10 +71,7 @@ _COMMON: dict[str, Callable[[Any], dict[str, Any]]] = {
     "model": _same("model"),
     "temperature": _same("temperature"),
     "stream": _default_only(False),
-    **{
-        name: _openai(name)
-        for name in ("top_p", "service_tier", "store", "safety_identifier", "prompt_cache_key", "truncation", "metadata")
-    },
+    **{name: _openai(name) for name in _PASSED},
 }
 _FIELDS: dict[str, dict[str, Callable[[Any], dict[str, Any]]]] = {
     CHAT: {

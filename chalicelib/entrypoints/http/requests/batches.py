@@ -82,7 +82,7 @@ def csv_style(request: ApiRequest) -> CsvStyle:
     delimiter = parse_delimiter(request.query.get("delimiter", "comma"))
     if delimiter is None:
         raise InvalidRequest(details=(Detail("delimiter", DELIMITER_RULE),))
-    return CsvStyle(delimiter, choice(request, "bom", ("true", "false"), "false") == "true")
+    return CsvStyle(delimiter, job_requests.flag(request, "bom"))
 
 
 def _content_type(request: ApiRequest) -> str:
