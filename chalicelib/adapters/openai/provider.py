@@ -69,7 +69,7 @@ class OpenAIResponses:
 
     Args:
         credentials: returns the credentials, perhaps cached.
-        forget: drops cached credentials. If OpenAI refuses the key or does not answer at the
+        forget: drops cached credentials. If OpenAI refuses the key or cannot be reached at the
             address, the request is made once more with newer ones, if there are any.
         idle_timeout: seconds without an event while an answer is being written. The SDK's read
             timeout counts bytes, and a ping every few seconds would satisfy it for ever. Before the
@@ -168,14 +168,20 @@ class OpenAIResponses:
             return self._built[1]
 
     async def _call(self, call: Callable[[AsyncOpenAI], Awaitable[T]]) -> T:
-        """Call with the cached credentials; once more with newer ones, if OpenAI refuses them or is not at their address."""
+        """Call with the cached credentials; once more with newer ones, if OpenAI refuses them or is not at their address.
+
+        A request that was sent may have made a response although the connection broke. It is not
+        repeated here; the next attempt uses the newer credentials.
+        """
         client = await self._current_client()
         try:
             return await call(client)
-        except (AuthenticationFailed, AddressInvalid, ProviderConnectionLost):
+        except (AuthenticationFailed, AddressInvalid, ProviderConnectionLost) as exc:
             if self._forget is None:
                 raise
             self._forget()
+            if isinstance(exc, ProviderConnectionLost) and not _never_sent(exc):
+                raise
             newer = await self._current_client()
             if newer is client:
                 raise
@@ -279,6 +285,13 @@ def _create(client: AsyncOpenAI, request: ModelRequest, omitted: Collection[str]
         extra_body=request_fields(request, omitted),
         timeout=openai.Timeout(request.timeout, connect=openai_background.CONNECT_TIMEOUT),
     )
+
+
+def _never_sent(error: AttemptFailed) -> bool:
+    """Whether the connection was not made, so that the request never left."""
+    import httpx2
+
+    return error.__cause__ is not None and isinstance(error.__cause__.__cause__, httpx2.ConnectError)
 
 
 def _named_as_ours(error: AttemptFailed) -> AttemptFailed:

@@ -552,6 +552,35 @@ def test_address_that_was_replaced_is_used_at_once_when_the_old_one_does_not_ans
     assert asyncio.run(run()) == "Hi"
 
 
+def test_request_that_was_sent_is_not_repeated_when_its_connection_breaks() -> None:
+    """OpenAI may have begun a response that is charged. The next attempt uses the newer address."""
+
+    async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.close()
+
+    async def run() -> list[int]:
+        breaking = await asyncio.start_server(hang_up, "127.0.0.1", 0)
+        address, seen = [f"http://127.0.0.1:{breaking.sockets[0].getsockname()[1]}/v1"], list[int]()
+        async with breaking, Loopback(Answer([CREATED, completed()])) as server:
+
+            def forget() -> None:
+                address[0] = server.url
+
+            provider = OpenAIResponses(lambda: Credentials("sk-test-0123456789", address[0]), forget=forget)
+            first = provider.client()
+            with pytest.raises(ProviderConnectionLost):
+                await read(provider)
+            seen.append(len(server.requests))
+            await read(provider)
+            seen.append(len(server.requests))
+            await provider.client().close()
+            await first.close()
+        return seen
+
+    assert asyncio.run(run()) == [0, 1]
+
+
 def test_unreadable_key_is_a_retryable_failure() -> None:
     def unreadable() -> Credentials:
         raise Unavailable
