@@ -120,6 +120,7 @@ class Job:
     attempt_model: str | None = None  # fallback model of the latest attempt; None: it uses `model`
     notifies: bool = False  # whether its spec names recipients of a completion notification
     has_dependents: bool = False  # whether other jobs wait, or have waited, for its end
+    slots: tuple[str, ...] = ()  # keys of the concurrency limits of which it has a slot
     ttl: int | None = None  # seconds since 1970 when DynamoDB may remove it; None: not ended
 
     @property

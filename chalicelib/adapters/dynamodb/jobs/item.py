@@ -148,6 +148,7 @@ class JobItem(Item):
     attempt_model = UnicodeAttribute(null=True, attr_name="a_model")
     notifies = BooleanAttribute(null=True, attr_name="notify")
     has_dependents = BooleanAttribute(null=True, attr_name="parent")
+    slots = RecordAttribute(tuple, null=True)
     ttl = IntAttribute(null=True)
 
     g_t = UnicodeAttribute()
