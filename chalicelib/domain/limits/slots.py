@@ -15,8 +15,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from zlib import crc32
 
-from chalicelib.domain.jobs.job import Job
-
 SLOTS_A_SHARD = 16  # at least, before a scope is counted in more shards
 MAX_SHARDS = 16
 
@@ -101,7 +99,7 @@ def scope_of(key: str) -> str:
     return key.rpartition("#")[0]
 
 
-def slot_keys(job: Job, limits: Iterable[SlotLimit], taken: Mapping[str, int] | None = None) -> Taken | str:
+def slot_keys(job_id: str, limits: Iterable[SlotLimit], taken: Mapping[str, int] | None = None) -> Taken | str:
     """Return a free slot for the job in each scope, or the first scope that has none.
 
     Args:
@@ -109,7 +107,7 @@ def slot_keys(job: Job, limits: Iterable[SlotLimit], taken: Mapping[str, int] | 
     """
     chosen: dict[str, int] = {}
     for limit in limits:
-        key = limit.choose(job.id, taken or {})
+        key = limit.choose(job_id, taken or {})
         if key is None:
             return limit.scope
         chosen[key] = limit.keys[key]

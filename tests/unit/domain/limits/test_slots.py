@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chalicelib.domain.limits.slots import MAX_SHARDS, SlotLimit, Taken, scope_of, shards_of, slot_keys
-from tests.kit.records import job, new_id
+from tests.kit.records import new_id
 
 
 @pytest.mark.parametrize(("limit", "shards"), [(1, 1), (31, 1), (32, 2), (63, 2), (64, 4), (255, 8), (256, 16), (10**6, 16)])
@@ -43,7 +43,7 @@ def test_job_asks_for_the_same_shard_in_each_of_its_scopes() -> None:
     limits = [SlotLimit(scope=scope, limit=1_000) for scope in ("t:acme", "u:acme#ann", "y:export")]
 
     for _ in range(20):
-        found = slot_keys(job(), limits)
+        found = slot_keys(new_id(), limits)
         assert isinstance(found, Taken)
         assert len({key.rpartition("#")[2] for key in found.keys}) == 1
 
@@ -51,8 +51,8 @@ def test_job_asks_for_the_same_shard_in_each_of_its_scopes() -> None:
 def test_first_full_scope_is_named() -> None:
     limits = [SlotLimit(scope="t:acme", limit=2), SlotLimit(scope="u:acme#ann#0", limit=1)]
 
-    assert slot_keys(job(), limits, {"t:acme#0": 1, "u:acme#ann#0#0": 1}) == "u:acme#ann#0"
-    assert slot_keys(job(), limits, {"t:acme#0": 1}) == Taken({"t:acme#0": 2, "u:acme#ann#0#0": 1})
+    assert slot_keys(new_id(), limits, {"t:acme#0": 1, "u:acme#ann#0#0": 1}) == "u:acme#ann#0"
+    assert slot_keys(new_id(), limits, {"t:acme#0": 1}) == Taken({"t:acme#0": 2, "u:acme#ann#0#0": 1})
 
 
 def test_jobs_of_a_higher_limit_before_count_against_a_lower_one() -> None:
