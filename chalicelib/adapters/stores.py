@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         SecretVersions,
         Semaphores,
         Subscriptions,
+        TenantLimitsStore,
         ThroughputStats,
         Tickets,
         TypeLimiters,
@@ -188,6 +189,12 @@ class DynamoStores:
         from chalicelib.adapters.dynamodb.type_limiters import DynamoTypeLimiters
 
         return DynamoTypeLimiters(self.stage)
+
+    @cached_property
+    def tenant_limits(self) -> TenantLimitsStore:
+        from chalicelib.adapters.dynamodb.limits.tenant_limits import DynamoTenantLimits
+
+        return DynamoTenantLimits(self.stage)
 
     @cached_property
     def request_counters(self) -> RequestCounters:

@@ -47,6 +47,7 @@ from chalicelib.ports.provider import (
 from chalicelib.ports.queues import DeadLetter, QueueMessage, Queues
 from chalicelib.ports.runtime import Clock, Offload, ParallelMap
 from chalicelib.ports.streaming import Connections, Sockets, Subscriptions, Tickets
+from chalicelib.ports.tenant_limits import TenantLimitsStore
 
 __all__ = [
     "ApiKeys",
@@ -93,6 +94,7 @@ __all__ = [
     "Semaphores",
     "Sockets",
     "Subscriptions",
+    "TenantLimitsStore",
     "TextDelta",
     "ThroughputStats",
     "Tickets",

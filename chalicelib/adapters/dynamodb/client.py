@@ -296,7 +296,7 @@ def transact(
         TransactionConditionFailed: with the stored items whose conditions did not hold, those of `puts` first.
         Throttled: as `repeat_on_conflict`.
     """
-    items = [item for item, *_ in (*puts, *updates)]
+    items = [write[0] for write in puts] + [write[0] for write in updates]
     connection = items[0]._get_connection().connection
 
     def write_all() -> None:

@@ -19,7 +19,13 @@ from chalicelib.adapters.memory.files import MemoryJobFiles, MemoryUploads
 from chalicelib.adapters.memory.job_data import MemoryChunks, MemoryJobData, MemoryJobSpecs, MemoryResults
 from chalicelib.adapters.memory.jobs import MemoryJobs
 from chalicelib.adapters.memory.leases import MemoryLeases
-from chalicelib.adapters.memory.limits import MemoryCircuitBreakers, MemoryRequestCounters, MemorySemaphores, MemoryTypeLimiters
+from chalicelib.adapters.memory.limits import (
+    MemoryCircuitBreakers,
+    MemoryRequestCounters,
+    MemorySemaphores,
+    MemoryTenantLimits,
+    MemoryTypeLimiters,
+)
 from chalicelib.adapters.memory.notifications import (
     MemoryDeliveries,
     MemoryEmailSender,
@@ -60,6 +66,7 @@ class InMemoryAdapters:
     batch_rows: MemoryBatchRows = field(default_factory=MemoryBatchRows)
     semaphores: MemorySemaphores = field(default_factory=MemorySemaphores)
     type_limiters: MemoryTypeLimiters = field(default_factory=MemoryTypeLimiters)
+    tenant_limits: MemoryTenantLimits = field(default_factory=MemoryTenantLimits)
     job_files: MemoryJobFiles = field(default_factory=MemoryJobFiles)
     request_counters: MemoryRequestCounters = field(default_factory=MemoryRequestCounters)
     api_keys: MemoryApiKeys = field(default_factory=MemoryApiKeys)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from moto.dynamodb.models import DynamoDBBackend
 
 from chalicelib.adapters.aws import client as aws
 from chalicelib.adapters.dynamodb import client as dynamodb
@@ -159,8 +161,18 @@ def test_slot_item_has_a_ttl_far_behind_any_attempt(dynamo_stores: DynamoStores)
     assert int(item["ttl"]["N"]) >= NOW // 1000 + 7 * 86_400
 
 
-def test_concurrent_claims_take_as_many_slots_as_there_are(stores: Any) -> None:
-    """Twenty workers, three slots: three claims succeed, the others are told."""
+def test_concurrent_claims_take_as_many_slots_as_there_are(stores: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twenty workers, three slots: three claims succeed, the others are told.
+
+    DynamoDB's transactions are isolated. Those of moto are not among threads.
+    """
+    lock, transact = threading.Lock(), DynamoDBBackend.transact_write_items
+
+    def isolated(*args: Any, **named: Any) -> Any:
+        with lock:
+            return transact(*args, **named)
+
+    monkeypatch.setattr(DynamoDBBackend, "transact_write_items", isolated)
     key = f"{scope()}#0"
     waiting = [stored(stores) for _ in range(20)]
 

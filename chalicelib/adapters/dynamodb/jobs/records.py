@@ -51,7 +51,7 @@ class SlotItem(Item):
 
     pk = UnicodeAttribute(hash_key=True)
     sk = UnicodeAttribute(range_key=True)
-    taken = IntAttribute(null=True, attr_name="n")
+    taken = IntAttribute(attr_name="n")
     ttl = IntAttribute()
 
 
@@ -115,7 +115,7 @@ class DynamoJobs:
 
     def slots_taken(self, keys: Collection[str]) -> dict[str, int]:
         items = dynamodb.batch_get(self._slots, ((_slot_key(key), SLOTS) for key in keys))
-        found = {item.pk.removeprefix(SLOT_PREFIX): item.taken or 0 for item in items}
+        found = dict(decode_all(items, _slots_of))
         return {key: found.get(key, 0) for key in keys}
 
     def _replace_with_slots(self, seen: Job, new: Job, unchanged: Condition, limits: Mapping[str, int]) -> None:
@@ -229,6 +229,11 @@ def _put_once(item: JobItem, absent: Condition) -> None:
         dynamodb.put(item, absent)
     except ConditionFailed:
         return  # ids are used once: this call was made before, and its response lost
+
+
+@decoded
+def _slots_of(item: SlotItem) -> tuple[str, int]:
+    return item.pk.removeprefix(SLOT_PREFIX), item.taken
 
 
 @decoded
