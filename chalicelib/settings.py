@@ -12,6 +12,7 @@ from ipaddress import ip_network
 _STAGE = re.compile(r"[a-z][a-z0-9-]{0,19}\Z")
 _TYPE_LIMIT = re.compile(r"[a-z][a-z0-9_]*=(-|[0-9]{1,4})/(-|[0-9]{1,4})\Z")
 MAX_TYPE_LIMIT = 1000  # the start times of one minute must fit into one DynamoDB item
+MAX_SHARDS = 16
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 OMITTABLE = ("stream", "stream_options", "store", "prompt_cache_key", "max_output_tokens")
 PROMPT_CACHES = ("organisation", "tenant")
@@ -44,6 +45,7 @@ class Settings:
     tenant_concurrency: how many jobs of a tenant run at once, unless `PUT /limits/tenants/{tenant}` says otherwise. Empty: no limit.
     user_concurrency: the same for each user.
     tenant_queued: how many jobs of a tenant may be unfinished, unless `PUT /limits/tenants/{tenant}` says otherwise. Empty: no limit.
+    scheduler_shards: loops that serve the lines of held jobs when many causes hold jobs at once, 1 to 16.
     type_limits: replace the limits of job types: `type=concurrency/starts per minute`, such as `export=2/5,general=-/600`. `-`: unlimited.
     """
 
@@ -65,6 +67,7 @@ class Settings:
     tenant_concurrency: int | None = None
     user_concurrency: int | None = None
     tenant_queued: int | None = None
+    scheduler_shards: int = 2
     type_limits: tuple[str, ...] = ()
 
     @classmethod
@@ -103,8 +106,16 @@ class Settings:
             tenant_concurrency=_optional(env, "HEADRACE_TENANT_CONCURRENCY"),
             user_concurrency=_optional(env, "HEADRACE_USER_CONCURRENCY"),
             tenant_queued=_optional(env, "HEADRACE_TENANT_QUEUED"),
+            scheduler_shards=_shards(env),
             type_limits=_type_limits(env.get("HEADRACE_TYPE_LIMITS", "")),
         )
+
+
+def _shards(env: Mapping[str, str]) -> int:
+    shards = int(_number(env, "HEADRACE_SCHEDULER_SHARDS", Settings.scheduler_shards))
+    if shards > MAX_SHARDS:
+        raise SettingsError(f"HEADRACE_SCHEDULER_SHARDS must be at most {MAX_SHARDS}, not {shards}")
+    return shards
 
 
 def _networks(text: str) -> tuple[str, ...]:
