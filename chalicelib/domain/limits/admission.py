@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from chalicelib.domain.units import Ms
@@ -19,6 +20,8 @@ class HoldReason(StrEnum):
     WORKER_MISCONFIGURED = "worker_misconfigured"  # the worker lacks a package, or its proxy cannot be used
     TYPE_RATE = "type_rate"  # the maximum number of jobs of its type has started in this minute
     TYPE_CONCURRENCY = "type_concurrency"  # the maximum number of jobs of its type is running
+    TENANT_CONCURRENCY = "tenant_concurrency"  # as many jobs of its tenant run as the tenant may have at once
+    USER_CONCURRENCY = "user_concurrency"  # the same for its user
     # The version of the code that got it does not know its type; a newer one has accepted it.
     TYPE_UNKNOWN = "type_unknown"
     TYPE_LIMITS_UNKNOWN = "type_limits_unknown"  # the store of the limits did not answer
@@ -33,6 +36,8 @@ class RunNow:
     probe: str | None = None
     # The holder of its slot in the type limiter; None: the type has no concurrency limit.
     permit: str | None = None
+    # The slots that its claim takes, with how many slots each key has; empty: no concurrency limit concerns it.
+    slots: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

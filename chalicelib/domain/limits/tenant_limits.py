@@ -69,6 +69,11 @@ class TenantLimits:
             found.append(SlotLimit(scope=scope, limit=self.user_concurrency, former_shards=shards_of(highest)))
         return found
 
+    def slot_limit(self, scope: str) -> SlotLimit | None:
+        """Return the concurrency limit of a scope of this tenant; None: it has none."""
+        user = scope.removeprefix(user_scope(self.tenant, ""))
+        return next((limit for limit in self.slots_of(user) if limit.scope == scope), None)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LimitsChange:

@@ -16,7 +16,9 @@ from chalicelib.domain.metrics.estimate import estimate_tokens
 from chalicelib.domain.queues.wakeup import WakeUp
 from chalicelib.services.prompts.render import fill_parent_results, fill_parent_results_if_available
 from chalicelib.services.retrying import offload_with_retry
+from chalicelib.services.scheduling.slot_lines import release_after
 from chalicelib.services.update_job import update_job
+from chalicelib.services.worker.admission.gates import pass_on
 from chalicelib.services.worker.admission.type_limit_gate import release_permit
 from chalicelib.services.worker.attempt import Attempt
 from chalicelib.services.worker.context import WorkerContext
@@ -38,17 +40,22 @@ async def claim_job(ctx: WorkerContext, wake_up: WakeUp, job: Job, owner: str, a
         or it has ended, or the claim ended it because it cannot be attempted.
 
     Raises:
+        SlotsFull: others took the slots since the gate looked. Nothing was written.
         Unavailable: it is unknown whether the claim was written. The message must not be
             acknowledged; the sweeper recovers the job if the claim was written.
     """
     clock, generation = ctx.clock, wake_up.generation
 
     def change(seen: Job) -> Job | None:
-        return transitions.claim(seen, generation, owner, clock.now(), alone=alone, model=admission.model)
+        slots = tuple(admission.slots)
+        return transitions.claim(seen, generation, owner, clock.now(), alone=alone, model=admission.model, slots=slots)
 
-    claimed = await offload_with_retry(ctx, update_job, ctx.jobs, job, change)
+    claimed = await offload_with_retry(ctx, update_job, ctx.jobs, job, change, admission.slots)
+    ctx.local_state.sent_for_slots.remove(job.id)
     if claimed is None or not transitions.owns(claimed, generation, owner):
         await _release_unused_permit(ctx, job, admission)
+        if claimed is not None and claimed.status.is_terminal:
+            await pass_on(ctx, job)
         return None
     try:
         kind, spec = ctx.job_type(claimed.type), await offload_with_retry(ctx, ctx.job_specs.get, claimed.id)
@@ -118,6 +125,7 @@ async def _fail_claimed_job(ctx: WorkerContext, claimed: Job, error: JobError) -
         ctx, update_job, ctx.jobs, claimed, lambda seen: transitions.finish(seen, generation, owner, outcome, ctx.clock.now())
     )
     if ended is not None:
+        await ctx.offload(release_after, ctx, ctx.local_state.sent_for_slots, claimed, ended)
         log_job_failed(ctx.log, ended)
         if claimed.response_id is not None:
             await delete_response(ctx.provider, ctx.log, claimed.response_id)

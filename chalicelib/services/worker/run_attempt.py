@@ -26,6 +26,7 @@ from chalicelib.domain.streaming import frames
 from chalicelib.domain.streaming.pacing import log_pace
 from chalicelib.ports import ResponseEnded
 from chalicelib.services.retrying import gather_or_cancel, offload_with_retry
+from chalicelib.services.scheduling.slot_lines import release_after
 from chalicelib.services.update_job import update_job
 from chalicelib.services.wake_up import send_wake_up
 from chalicelib.services.worker.admission.api_key_gate import hold_if_not_configured
@@ -225,7 +226,8 @@ class AttemptRunner:
         ctx, attempt = self._ctx, self.attempt
         if hold is not None:
             await join_line(ctx, attempt.job, hold)
-        job = await offload_with_retry(ctx, update_job, ctx.jobs, attempt.job, self._end_transition(evaluation, hold))
+        before = attempt.job
+        job = await offload_with_retry(ctx, update_job, ctx.jobs, before, self._end_transition(evaluation, hold))
         if job is None:
             ctx.log("attempt_fenced", job_id=attempt.job.id, attempt=attempt.number)
             return
@@ -238,6 +240,7 @@ class AttemptRunner:
                 await ctx.offload(send_wake_up, ctx.queues, job, ctx.clock.now())
             elif job.status is Status.HELD:
                 await announce_hold(ctx, job)
+            await ctx.offload(release_after, ctx, ctx.local_state.sent_for_slots, before, job)
             await self.broadcaster.sync_writers()
         except Unavailable as exc:  # the record is written: the sweeper wakes the job, and the change stream notifies subscribers
             ctx.log("job_end_not_broadcast", job_id=job.id, attempt=attempt.number, error=exc)

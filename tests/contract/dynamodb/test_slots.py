@@ -155,7 +155,8 @@ def test_slot_item_has_a_ttl_far_behind_any_attempt(dynamo_stores: DynamoStores)
     waiting = stored(dynamo_stores)
     dynamo_stores.jobs.replace(waiting, claimed(waiting, key), {key: 1})
 
-    item = aws.client("dynamodb").get_item(TableName="headrace-dev-coordination", Key={"pk": {"S": f"slots#{key}"}, "sk": {"S": "n"}})["Item"]
+    found = aws.client("dynamodb").get_item(TableName="headrace-dev-coordination", Key={"pk": {"S": f"slots#{key}"}, "sk": {"S": "n"}})
+    item = found["Item"]
 
     assert item["n"] == {"N": "1"}
     assert int(item["ttl"]["N"]) >= NOW // 1000 + 7 * 86_400

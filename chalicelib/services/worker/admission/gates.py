@@ -16,14 +16,16 @@ from chalicelib.domain.jobs.job import Job, Status
 from chalicelib.domain.limits.admission import Admission, HoldReason, RunNow, WaitUntil
 from chalicelib.domain.limits.circuit_breaker import CircuitBreaker, Permission, check_permission, origin_of, retry_at
 from chalicelib.domain.limits.model_pause import FALLBACK_AFTER_MS, is_paused
-from chalicelib.domain.queues.causes import CauseKind, cause_of
+from chalicelib.domain.queues.causes import CauseKind, cause_of, kind_of
 from chalicelib.domain.queues.wakeup import WakeUp
 from chalicelib.services.retrying import offload_with_retry
-from chalicelib.services.scheduling.visits import wake_if_idle
+from chalicelib.services.scheduling.slot_lines import release_held, release_instead
+from chalicelib.services.scheduling.visits import SELF_SERVED, wake_if_idle
 from chalicelib.services.update_job import update_job
 from chalicelib.services.wake_up import try_send_wake_up
 from chalicelib.services.worker.admission.api_key_gate import api_key_gate
 from chalicelib.services.worker.admission.circuit_gate import acquire_probe, load_circuit_breakers
+from chalicelib.services.worker.admission.slot_gate import slot_gate
 from chalicelib.services.worker.admission.type_limit_gate import acquire_permit, release_permit
 from chalicelib.services.worker.context import WorkerContext
 
@@ -52,15 +54,17 @@ async def admit_job(ctx: WorkerContext, job: Job, limiter_lock: asyncio.Lock) ->
         return RunNow(job.asked_model)
     if (wait := await api_key_gate(ctx, kind)) is not None:
         return wait
+    slots = await slot_gate(ctx, job)
     async with limiter_lock if kind.limits is not None else nullcontext():
         permitted = await acquire_permit(ctx, kind, job)
-    if isinstance(permitted, WaitUntil) or kind.is_task:
+    if isinstance(permitted, WaitUntil):
         return permitted
-    admission = await _circuit_gate(ctx, job)
-    if isinstance(admission, RunNow):
-        return replace(admission, permit=permitted.permit)
+    waits_for_slot = isinstance(slots, WaitUntil)
+    admission = permitted if kind.is_task else await _circuit_gate(ctx, job, may_probe=not waits_for_slot)
+    if isinstance(admission, RunNow) and not isinstance(slots, WaitUntil):
+        return replace(admission, permit=permitted.permit, slots=slots)
     await release_permit(ctx, kind.name, permitted.permit, ran=False)
-    return admission
+    return slots if isinstance(admission, RunNow) and isinstance(slots, WaitUntil) else admission
 
 
 async def hold_job(ctx: WorkerContext, wake_up: WakeUp, job: Job, wait: WaitUntil) -> Job | None:
@@ -82,7 +86,15 @@ async def hold_job(ctx: WorkerContext, wake_up: WakeUp, job: Job, wait: WaitUnti
     held = await offload_with_retry(ctx, update_job, ctx.jobs, job, change)
     if held is not None and held.status is Status.HELD:
         await announce_hold(ctx, held)
+    if held is not None and held.cause != job.cause:
+        await pass_on(ctx, job)
     return held
+
+
+async def pass_on(ctx: WorkerContext, job: Job) -> None:
+    """Send another job for a slot for which this one was sent: it has left the line without taking it."""
+    if job.cause is not None and kind_of(job.cause) is SELF_SERVED:
+        await ctx.offload(release_instead, ctx, ctx.local_state.sent_for_slots, job)
 
 
 async def join_line(ctx: WorkerContext, job: Job, wait: WaitUntil) -> None:
@@ -92,19 +104,24 @@ async def join_line(ctx: WorkerContext, job: Job, wait: WaitUntil) -> None:
 
 
 async def announce_hold(ctx: WorkerContext, held: Job) -> None:
-    """Let a held job be woken: by the scheduler of its line, or by a message for its time."""
-    if held.cause is not None:
+    """Let a held job be woken: by the scheduler of its line, by who gives a slot back, or by a message for its time."""
+    if held.cause is not None and kind_of(held.cause) is SELF_SERVED:
+        await ctx.offload(release_held, ctx, ctx.local_state.sent_for_slots, held)
+    elif held.cause is not None:
         await ctx.offload(wake_if_idle, ctx, held.cause)
     else:
         await ctx.offload(try_send_wake_up, ctx, held)
 
 
-async def _circuit_gate(ctx: WorkerContext, job: Job) -> Admission:
+async def _circuit_gate(ctx: WorkerContext, job: Job, *, may_probe: bool) -> Admission:
     """Choose the first model, of the job's own and its fallback models, whose circuit allows it and
     that is not paused. For the end of a short pause the job waits, though it has fallback models.
 
     A probe is identified by the wake-up, not by the worker: if two workers have the same wake-up,
     one must not hold the job while the other claims it (protocol: one probe).
+
+    Args:
+        may_probe: the job may become the probe; otherwise it waits for something else anyway.
     """
     circuits, now, mark = await load_circuit_breakers(ctx), ctx.clock.now(), f"{job.id}#{job.generation}"
     origin = origin_of(mark, job.tenant, job.id)
@@ -118,7 +135,7 @@ async def _circuit_gate(ctx: WorkerContext, job: Job) -> Admission:
                 break
             continue
         permission = check_permission(circuit, origin, now)
-        if permission is Permission.PROBE:
+        if permission is Permission.PROBE and may_probe:
             permission = await acquire_probe(ctx, circuit, origin)
         if permission is not Permission.DENIED:
             return RunNow(model, probe=mark if permission is Permission.PROBE else None)
