@@ -46,6 +46,8 @@ def _check_leftovers(sim: Simulation) -> Iterator[str]:
         is_stored = any(version.response_id == response.id for version in sim.history.versions[response.log.job_id])
         if is_stored and not (response.read or response.cancelled):
             yield f"{response.id} was abandoned: its end was not read, and it was not cancelled"
+    if slots := +real.jobs.slots:
+        yield f"slots are taken for ever: {dict(slots)}"
     for limiter in real.type_limiters.rows.values():
         now = sim.world.clock.now()
         if limiter.slots_in_use(now + SLOT_TTL_MS) or (not sim.steps.faults and limiter.slots_in_use(now)):

@@ -14,7 +14,7 @@ from chalicelib.adapters.runtime.threads import serial_map
 from chalicelib.domain.auth.identity import Caller
 from chalicelib.domain.execution.deadline import Deadline
 from chalicelib.domain.jobs.job import Job
-from chalicelib.domain.queues.lanes import WORK
+from chalicelib.domain.queues.lanes import READY, WORK
 from chalicelib.ports import QueueMessage
 from chalicelib.services.prompts.render import fill_parent_results_if_available
 from chalicelib.services.worker.process_messages import process_messages
@@ -28,7 +28,7 @@ from tests.faults.steps import ACTOR, Actor, Director, Fault, Killed, Steps, end
 from tests.kit.world import ALICE, World
 
 LANE = "normal"  # of the jobs that ask a model
-QUEUES = (LANE, WORK.name)
+QUEUES = (LANE, READY.name, WORK.name)
 Change = tuple[str, Job | None, Job]  # of the change stream: the job id, the record before and after
 
 
@@ -68,6 +68,7 @@ class Processes:
             name: StepPort(name, getattr(real, name), steps)
             for name in ("job_specs", "chunks", "subscriptions", "connections", "leases", "circuit_breakers", "type_limiters", "deliveries")
         }
+        ports |= {name: StepPort(name, getattr(real, name), steps) for name in ("lines", "tenant_limits")}
         ports["cache"] = CacheStepPort(real.cache, steps, self.history)
         ports["jobs"] = JobsStepPort(real.jobs, steps, self.history, self._on_change)
         ports["results"] = ResultsStepPort(real.results, steps, self.history)

@@ -12,6 +12,7 @@ from chalicelib.domain.failures import ProviderQuotaExhausted, StreamCut
 from chalicelib.domain.jobs.job import Status, Usage
 from chalicelib.domain.jobs.job_type import Limits
 from chalicelib.domain.limits.circuit_breaker import FAILURE_THRESHOLD, CircuitBreaker, origin_of, record_failure
+from chalicelib.domain.limits.tenant_limits import TenantLimits
 from chalicelib.services.worker.run_task import TaskRun
 from tests.faults.provider import ScriptedAnswer
 from tests.faults.simulation import LANE, Simulation
@@ -204,6 +205,24 @@ async def limited(sim: Simulation) -> None:
         await sim.watch(await sim.submit(name, job_type=kind.name, input=name))
 
 
+async def crowded(sim: Simulation) -> None:
+    """Three jobs of a tenant whose jobs run one at a time; one of them needs two attempts."""
+    running = TenantLimits(tenant="acme", version=1, concurrency=1)
+    sim.real.tenant_limits.replace(replace(running, version=0), running)
+    await sim.watch(await sim.submit("first of three", ScriptedAnswer(pieces=2)))
+    await sim.watch(await sim.submit("second of three", ScriptedAnswer(pieces=1, error=StreamCut()), ScriptedAnswer(pieces=2)))
+    await sim.watch(await sim.submit("third of three", ScriptedAnswer(pieces=2)))
+
+
+async def crowded_and_handed_over(sim: Simulation) -> None:
+    """A durable job, whose response goes through several invocations, keeps the only slot until its end."""
+    sim.invocation = 10.0
+    running = TenantLimits(tenant="acme", version=1, user_concurrency=1)
+    sim.real.tenant_limits.replace(replace(running, version=0), running)
+    await sim.watch(await sim.submit("keeps its slot", ScriptedAnswer(pieces=6, every=2.2), config={"durable": True}))
+    await sim.watch(await sim.submit("waits for it", ScriptedAnswer(pieces=2)))
+
+
 async def misdirected(sim: Simulation) -> None:
     """The API runs an older version, which sends the wake-up of a task to the task's lane."""
     send = sim.real.queues.send
@@ -258,6 +277,8 @@ SCENARIOS = {
         Scenario(orphaned, (Status.CANCELLED, Status.COMPLETED)),
         Scenario(notified),
         Scenario(limited),
+        Scenario(crowded),
+        Scenario(crowded_and_handed_over),
         Scenario(misdirected),
     )
 }

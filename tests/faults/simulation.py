@@ -15,6 +15,7 @@ from chalicelib.domain.queues.lanes import JOB_QUEUES
 from chalicelib.domain.streaming.subscriptions import Connection
 from chalicelib.services.jobs.cancel_job import cancel_job
 from chalicelib.services.jobs.retry_job import retry_job
+from chalicelib.services.maintenance.sweep_lines import sweep_lines
 from chalicelib.services.maintenance.sweeper import sweep
 from chalicelib.services.streaming.subscriptions import get_connection, subscribe
 from tests.faults.client import SILENCE_SECONDS, Client
@@ -160,6 +161,7 @@ class Simulation(Processes):
                 skewed = SkewedClock(self.world.clock, self.sweeper_skew)
                 ctx = self.world.container.with_changes(clock=skewed)
                 self.spawn(self.run_call("sweep", sweep, ctx))
+                self.spawn(self.run_call("sweep", sweep_lines, ctx, skewed.now() + SERVE_MS))
                 self.spawn(self.run_call("sweep", serve_overdue_ends, ctx, skewed.now() + SERVE_MS))
             await asyncio.sleep(SWEEP_EVERY)
 
