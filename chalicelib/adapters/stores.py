@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         Jobs,
         JobSpecs,
         Leases,
+        Rates,
         RequestCounters,
         ResponseCache,
         Results,
@@ -188,6 +189,12 @@ class DynamoStores:
         from chalicelib.adapters.dynamodb.type_limiters import DynamoTypeLimiters
 
         return DynamoTypeLimiters(self.stage)
+
+    @cached_property
+    def rates(self) -> Rates:
+        from chalicelib.adapters.dynamodb.rates import DynamoRates
+
+        return DynamoRates(self.stage)
 
     @cached_property
     def request_counters(self) -> RequestCounters:

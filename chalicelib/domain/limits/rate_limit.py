@@ -15,8 +15,10 @@ computed from is still current.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from typing import Any
 
 from chalicelib.domain.execution.retry_policy import MAX_RETRY_AFTER
 from chalicelib.domain.limits.sliding_window import Limits
@@ -70,6 +72,7 @@ class RateLimit:
     configured_tokens: int | None = None
     counts_used: bool = False  # the provider charges the tokens that were used, not those that were reserved
     windows: int = 1  # frames that share the limits; more for a thousand asks a second
+    unknown_fields: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
