@@ -19,6 +19,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from chalicelib.domain.limits.held_job import HeldJob
 from chalicelib.domain.units import Ms
 
 FACTORS = {"urgent": 2.0, "high": 1.5, "normal": 1.0, "low": 0.75}  # of the cost, by lane; the best lane first
@@ -28,21 +29,6 @@ AGE_MS = 600_000
 MIN_WEIGHT = 0.001
 MIN_COST = 1e-6  # of a minute's limits
 _RANKS = {lane: rank for rank, lane in enumerate(FACTORS)}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Waiting:
-    """A held job in its line: what a release needs to know."""
-
-    job_id: str
-    generation: int
-    tenant: str
-    user: str
-    lane: str
-    queued_at: Ms
-    tokens: int  # that an attempt is charged
-    type: str
-    model: str
 
 
 @dataclass(slots=True)
@@ -66,24 +52,24 @@ class FairQueue:
         self._waiting: frozenset[str] = frozenset()  # the tenants that had jobs at the last look
         self._last: float | None = None  # the virtual time of the last release
 
-    def join(self, tenant: str, weight: float = 1.0, v: float | None = None) -> None:
+    def join(self, tenant: str, weight: float = 1.0, position: float | None = None) -> None:
         """Add a tenant, or change its weight.
 
         Args:
-            v: its virtual time as it was stored; None: there is none, so it gets that of the last
+            position: its virtual time as it was stored; None: there is none, so it gets that of the last
                 release, or the lowest of the others. A stored one that is lower is raised to it.
         """
         known = self._flows.get(tenant)
         if known is not None:
             known.weight = max(MIN_WEIGHT, weight)
         else:
-            self._flows[tenant] = _Flow(max(MIN_WEIGHT, weight), v)
+            self._flows[tenant] = _Flow(max(MIN_WEIGHT, weight), position)
 
     def leave(self, tenant: str) -> None:
         """Remove a tenant whose line is empty."""
         self._flows.pop(tenant, None)
 
-    def next(self, heads: Mapping[str, Sequence[Waiting]], now: Ms) -> Waiting | None:
+    def next(self, heads: Mapping[str, Sequence[HeldJob]], now: Ms) -> HeldJob | None:
         """Return the job to release next; None: nothing waits.
 
         It costs nothing before `charge`, so that a job that does not fit yet is returned again.
@@ -128,7 +114,7 @@ class FairQueue:
         """Return the virtual times, to be stored. A tenant that was never looked at has none."""
         return {tenant: flow.v for tenant, flow in self._flows.items() if flow.v is not None}
 
-    def _raise_newcomers(self, waiting: Mapping[str, Sequence[Waiting]]) -> None:
+    def _raise_newcomers(self, waiting: Mapping[str, Sequence[HeldJob]]) -> None:
         """Start a tenant that had nothing waiting at the last look where the others are."""
         known = [v for one in waiting if (v := self._flows[one].v) is not None]
         start = self._last if self._last is not None else min(known, default=0.0)
@@ -144,5 +130,5 @@ def cost_of(tokens: int, requests_limit: int | None, tokens_limit: int | None) -
     return max(MIN_COST, max(parts, default=1.0))
 
 
-def _rank(row: Waiting, now: Ms) -> int:
+def _rank(row: HeldJob, now: Ms) -> int:
     return _RANKS.get(row.lane, _RANKS["normal"]) - max(0, now - row.queued_at) // AGE_MS

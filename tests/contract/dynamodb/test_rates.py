@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from chalicelib.adapters.aws import client as aws
+from chalicelib.adapters.memory.rates import MemoryRates
 from chalicelib.adapters.stores import DynamoStores
 from chalicelib.domain.errors import StaleVersion, Unavailable
 from chalicelib.domain.limits.rate_limit import LimitSource, RateLimit, configure
@@ -122,13 +123,13 @@ def test_the_minute_before_is_read_once(dynamo_stores: DynamoStores) -> None:
     assert len(read) == 1
 
 
-def test_asks_at_once_see_each_other(stores: Any) -> None:
-    model = new_id()
-    stores.rates.take("a", model, 0, 1, START + 10_000)
+def test_asks_at_once_see_each_other() -> None:
+    """On the twin; an ADD of DynamoDB is atomic, moto's is not."""
+    rates, model = MemoryRates(), new_id()
     with ThreadPoolExecutor(8) as threads:
-        sums = list(threads.map(lambda _: used(stores.rates.take("a", model, 1, 1, START + 10_000), START + 10_000)[0], range(40)))
+        sums = list(threads.map(lambda _: used(rates.take("a", model, 1, 1, START + 10_000), START + 10_000)[0], range(40)))
 
-    assert sorted(sums) == list(range(2, 42))
+    assert sorted(sums) == list(range(1, 41))
 
 
 def test_a_take_whose_answer_is_lost_counts_twice(stores: Any, lose_response: LoseResponse) -> None:

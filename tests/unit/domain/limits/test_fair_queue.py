@@ -9,15 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chalicelib.domain.limits.fair_queue import AGE_MS, MIN_COST, FairQueue, Waiting, cost_of
+from chalicelib.domain.limits.fair_queue import AGE_MS, MIN_COST, FairQueue, cost_of
+from chalicelib.domain.limits.held_job import HeldJob
 
 NOW = 1_763_800_000_000
 LIMIT = 500  # requests a minute
 COST = cost_of(0, LIMIT, None)
 
 
-def job(tenant: str, lane: str = "normal", number: int = 0, queued_at: int = NOW, tokens: int = 0) -> Waiting:
-    return Waiting(
+def job(tenant: str, lane: str = "normal", number: int = 0, queued_at: int = NOW, tokens: int = 0) -> HeldJob:
+    return HeldJob(
         job_id=f"job_{tenant}_{lane}_{number:06}",
         generation=1,
         tenant=tenant,
@@ -27,25 +28,27 @@ def job(tenant: str, lane: str = "normal", number: int = 0, queued_at: int = NOW
         tokens=tokens,
         type="general",
         model="gpt-4o",
+        crashes=0,
+        place="",
     )
 
 
 class Lines:
     """The lines of one cause, and what is released from them."""
 
-    def __init__(self, *jobs: Waiting, weights: dict[str, float] | None = None) -> None:
+    def __init__(self, *jobs: HeldJob, weights: dict[str, float] | None = None) -> None:
         self.queue, self.weights = FairQueue(), weights or {}
-        self.lines: dict[str, dict[str, list[Waiting]]] = {}
+        self.lines: dict[str, dict[str, list[HeldJob]]] = {}
         self.add(*jobs)
 
-    def add(self, *jobs: Waiting) -> None:
+    def add(self, *jobs: HeldJob) -> None:
         for one in sorted(jobs, key=lambda one: one.queued_at):
             self.lines.setdefault(one.tenant, {}).setdefault(one.lane, []).append(one)
             self.queue.join(one.tenant, self.weights.get(one.tenant, 1.0))
 
-    def release(self, count: int, cost: Callable[[Waiting], float] = lambda _: COST, now: int = NOW) -> list[Waiting]:
+    def release(self, count: int, cost: Callable[[HeldJob], float] = lambda _: COST, now: int = NOW) -> list[HeldJob]:
         """Release jobs as the scheduler does, which reads the first of each lane."""
-        released: list[Waiting] = []
+        released: list[HeldJob] = []
         while len(released) < count:
             heads = {tenant: [lane[0] for lane in lanes.values() if lane] for tenant, lanes in self.lines.items()}
             found = self.queue.next(heads, now)
@@ -57,11 +60,11 @@ class Lines:
         return released
 
 
-def many(tenant: str, lane: str, count: int, **fields: int) -> list[Waiting]:
+def many(tenant: str, lane: str, count: int, **fields: int) -> list[HeldJob]:
     return [job(tenant, lane, number, **fields) for number in range(count)]
 
 
-def shares(released: Iterable[Waiting], key: Callable[[Waiting], str] = lambda one: one.tenant) -> dict[str, float]:
+def shares(released: Iterable[HeldJob], key: Callable[[HeldJob], str] = lambda one: one.tenant) -> dict[str, float]:
     counted = Counter(key(one) for one in released)
     return {name: number / counted.total() for name, number in counted.items()}
 
@@ -172,8 +175,8 @@ def test_a_scheduler_that_starts_anew_goes_on_where_it_was() -> None:
     """Virtual times are stored now and then; one that was lost is the lowest of the others."""
     anew = FairQueue()
     anew.join("lost")
-    anew.join("a", v=5_000.0)
-    anew.join("b", v=5_000.002)
+    anew.join("a", position=5_000.0)
+    anew.join("b", position=5_000.002)
     heads = {tenant: [job(tenant)] for tenant in ("lost", "a", "b")}
 
     served = []
