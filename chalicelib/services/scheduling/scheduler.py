@@ -20,9 +20,10 @@ from dataclasses import dataclass, field
 from chalicelib.domain.errors import Unavailable
 from chalicelib.domain.jobs.job_type import NO_MODEL
 from chalicelib.domain.jobs.queue_routing import release_queue
+from chalicelib.domain.limits.circuit_breaker import CircuitBreaker
 from chalicelib.domain.limits.fair_queue import FairQueue
 from chalicelib.domain.limits.held_job import HeldJob
-from chalicelib.domain.queues.causes import BUCKETS, CauseKind, kind_of
+from chalicelib.domain.queues.causes import BUCKETS, MISSING_KEY, kind_of
 from chalicelib.domain.queues.lanes import READY
 from chalicelib.domain.queues.wakeup import Grant, WakeUp
 from chalicelib.domain.units import Ms
@@ -30,7 +31,7 @@ from chalicelib.ports import Line, Shard
 from chalicelib.services.scheduling.context import SchedulingContext
 from chalicelib.services.scheduling.heads import Heads
 from chalicelib.services.scheduling.openings import ROUND_MS, Facts, Opening, Trials, opening_of
-from chalicelib.services.scheduling.visits import SELF_SERVED, wake_shard
+from chalicelib.services.scheduling.visits import MAX_DELAY_MS, SELF_SERVED, Call, ShardMessage, wake_shard
 
 LEASE_MS, RENEW_SECONDS = 6_000, 2.0
 SAFE_MS = 2_000  # a loop whose lease ends sooner releases nothing
@@ -38,6 +39,7 @@ RUN_MS = 100_000  # of one invocation; the next one continues
 NET_MS, NET_DELAY_MS = 20_000, 25_000  # how often a loop sends itself a message, and with which delay: it finds the loop alive, or goes on
 ROWS_MS = 2_000  # how often the lines are read
 FACTS_MS = 1_000  # how often the facts about causes are read
+KEY_MS = 15_000  # how often it is looked whether there is an OpenAI key
 QUIET_MS = 30_000  # after the last job was held, and after two looks that found none, the row of a line is deleted
 SLEEP_MS = 20_000  # a loop ends if no cause can be over sooner
 MAX_TENANTS = 32  # of a cause that are looked at in one round
@@ -82,7 +84,7 @@ class ShardLoop:
         self._until = min(until, ctx.clock.now() + RUN_MS)
         self._shard = Shard(number=number, owner=ctx.new_id(), until=0)
         self._queues: dict[str, _Queue] = {}
-        self._facts, self._facts_at = Facts(), 0
+        self._facts, self._facts_at, self._key_at = Facts(), 0, 0
         self._rows_at, self._net_at = 0, 0
         self._sent: list[Ms] = []  # when wake-ups were sent that the depth of the queue does not show yet
 
@@ -103,7 +105,7 @@ class ShardLoop:
         ctx = self._ctx
         while (now := ctx.clock.now()) < self._until:
             if now >= self._net_at:
-                await ctx.offload(wake_shard, ctx, self._number, now + NET_DELAY_MS)
+                await ctx.offload(wake_shard, ctx, ShardMessage(self._number, Call.WATCH), now + NET_DELAY_MS)
                 self._net_at = now + NET_MS
             await self._read_lines(now)
             if not self._queues and await self._end():
@@ -111,11 +113,11 @@ class ShardLoop:
             await self._visit_all()
             next_at = min((queue.next_at for queue in self._queues.values()), default=now)
             if next_at > ctx.clock.now() + SLEEP_MS and await self._end():
-                await ctx.offload(wake_shard, ctx, self._number, next_at)
+                await self._sleep_until(min(next_at, now + MAX_DELAY_MS))
                 return
             await asyncio.sleep(ROUND_MS / 1000)
         await ctx.offload(ctx.lines.release_shard, self._shard)
-        await ctx.offload(wake_shard, ctx, self._number, ctx.clock.now())
+        await ctx.offload(wake_shard, ctx, ShardMessage(self._number, at=ctx.clock.now()))
 
     async def _end(self) -> bool:
         """Give up the lease, then look once more: whoever held a job meanwhile saw the lease, or is seen now.
@@ -126,6 +128,15 @@ class ShardLoop:
         await ctx.offload(ctx.lines.release_shard, self._shard)
         await self._read_lines(ctx.clock.now(), again=True)
         return self._queues.keys() <= known or not await self._renew()
+
+    async def _sleep_until(self, at: Ms) -> None:
+        """Say until when nothing may start, then send the message for that time. If the shard is served
+        by another loop meanwhile, that one decides.
+        """
+        ctx = self._ctx
+        asleep = Shard(number=self._number, owner=self._shard.owner, until=0, asleep_until=at, since=self._rows_at)
+        if await ctx.offload(ctx.lines.acquire_shard, asleep, ctx.clock.now()):
+            await ctx.offload(wake_shard, ctx, ShardMessage(self._number, Call.TIMER, at), at)
 
     async def _renew(self) -> bool:
         ctx, now = self._ctx, self._ctx.clock.now()
@@ -164,10 +175,23 @@ class ShardLoop:
         if now - self._facts_at < FACTS_MS:
             return
         ctx = self._ctx
-        circuits = await ctx.offload(ctx.circuit_breakers.all)
-        needs_key = any(kind_of(cause) is CauseKind.OPENAI for cause in self._queues)
-        has_key = needs_key and await ctx.provider.is_configured()
-        self._facts, self._facts_at = Facts({circuit.model: circuit for circuit in circuits}, has_key), now
+        circuits = await self._read_circuits()
+        if MISSING_KEY in self._queues and not self._facts.has_key and now - self._key_at >= KEY_MS:
+            self._facts.has_key, self._key_at = await ctx.provider.is_configured(), now
+            if not self._facts.has_key:
+                ctx.log("openai_not_configured")
+        self._facts.circuits, self._facts_at = {circuit.model: circuit for circuit in circuits}, now
+
+    async def _read_circuits(self) -> list[CircuitBreaker]:
+        """Read the circuits of all models. If they cannot be read, jobs run (protocol: if in doubt the
+        circuit is closed).
+        """
+        try:
+            circuits: list[CircuitBreaker] = await self._ctx.offload(self._ctx.circuit_breakers.all)
+        except Exception as exc:  # noqa: BLE001 - no fault of the store may stop jobs
+            self._ctx.log("circuit_breakers_unavailable", error=exc)
+            return []
+        return circuits
 
     async def _visit_all(self) -> None:
         ctx, now = self._ctx, self._ctx.clock.now()
@@ -274,6 +298,8 @@ class ShardLoop:
         queue.saved_at = now
 
 
-async def serve_shard(ctx: SchedulingContext, number: int, until: Ms) -> None:
-    """Serve a shard of the scheduler; see `ShardLoop.run`."""
-    await ShardLoop(ctx, number, until).run()
+async def serve_shard(ctx: SchedulingContext, message: ShardMessage, until: Ms) -> None:
+    """Serve the shard that a message names, if the message counts; see `ShardLoop.run`."""
+    shard = await ctx.offload(ctx.lines.shard, message.shard)
+    if message.counts(shard, ctx.clock.now()):
+        await ShardLoop(ctx, message.shard, until).run()

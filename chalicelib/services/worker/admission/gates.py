@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 
 from chalicelib.domain.errors import JobTypeNotFound
 from chalicelib.domain.jobs import transitions
@@ -82,10 +83,10 @@ async def hold_job(ctx: WorkerContext, wake_up: WakeUp, job: Job, wait: WaitUnti
     def change(seen: Job) -> Job | None:
         return transitions.hold(seen, wake_up.generation, wait.reason, wait.when, clock.now(), wait.cause)
 
-    await join_line(ctx, job, wait)
+    is_new = await join_line(ctx, job, wait)
     held = await offload_with_retry(ctx, update_job, ctx.jobs, job, change)
     if held is not None and held.status is Status.HELD:
-        await announce_hold(ctx, held)
+        await announce_hold(ctx, held, in_new_line=is_new)
     if held is not None and held.cause != job.cause:
         await pass_on(ctx, job)
     return held
@@ -97,18 +98,22 @@ async def pass_on(ctx: WorkerContext, job: Job) -> None:
         await ctx.offload(release_instead, ctx, ctx.local_state.sent_for_slots, job)
 
 
-async def join_line(ctx: WorkerContext, job: Job, wait: WaitUntil) -> None:
-    """Note that the line has a job, before the job is held in it: no job is in a line that nobody serves."""
-    if wait.cause is not None:
-        await offload_with_retry(ctx, ctx.lines.touch, wait.cause, job.tenant, ctx.clock.now())
+async def join_line(ctx: WorkerContext, job: Job, wait: WaitUntil) -> bool:
+    """Note that the line has a job, before the job is held in it: no job is in a line that nobody serves.
+
+    Returns: whether the line is new.
+    """
+    if wait.cause is None:
+        return False
+    return await offload_with_retry(ctx, ctx.lines.touch, wait.cause, job.tenant, ctx.clock.now())
 
 
-async def announce_hold(ctx: WorkerContext, held: Job) -> None:
+async def announce_hold(ctx: WorkerContext, held: Job, *, in_new_line: bool) -> None:
     """Let a held job be woken: by the scheduler of its line, by who gives a slot back, or by a message for its time."""
     if held.cause is not None and kind_of(held.cause) is SELF_SERVED:
         await ctx.offload(release_held, ctx, ctx.local_state.sent_for_slots, held)
     elif held.cause is not None:
-        await ctx.offload(wake_if_idle, ctx, held.cause)
+        await ctx.offload(partial(wake_if_idle, ctx, held.cause, is_new=in_new_line))
     else:
         await ctx.offload(try_send_wake_up, ctx, held)
 
