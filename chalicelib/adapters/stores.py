@@ -37,7 +37,6 @@ if TYPE_CHECKING:
         TenantLimitsStore,
         ThroughputStats,
         Tickets,
-        TypeLimiters,
         Uploads,
     )
 
@@ -191,12 +190,6 @@ class DynamoStores:
         from chalicelib.adapters.dynamodb.semaphores import DynamoSemaphores
 
         return DynamoSemaphores(self.stage)
-
-    @cached_property
-    def type_limiters(self) -> TypeLimiters:
-        from chalicelib.adapters.dynamodb.type_limiters import DynamoTypeLimiters
-
-        return DynamoTypeLimiters(self.stage)
 
     @cached_property
     def tenant_limits(self) -> TenantLimitsStore:

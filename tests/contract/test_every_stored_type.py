@@ -41,7 +41,6 @@ from chalicelib.domain.jobs.job import Usage
 from chalicelib.domain.limits.circuit_breaker import CircuitBreaker, CircuitState
 from chalicelib.domain.limits.rate_limit import LimitSource, RateLimit
 from chalicelib.domain.limits.tenant_limits import FairBy, TenantLimits
-from chalicelib.domain.limits.type_limiter import Slot, TypeLimiter
 from chalicelib.domain.metrics.counters import CounterIncrement, CountMark
 from chalicelib.domain.metrics.throughput import counter_keys
 from chalicelib.domain.streaming.subscriptions import Connection, Subscription, Ticket
@@ -206,14 +205,6 @@ def write_circuit(stores: DynamoStores) -> Raw:
     circuit = CircuitBreaker(model=new_id(), state=CircuitState.OPEN, failures=5, until=NOW, opened_at=NOW, reason="r", version=1)
     stores.circuit_breakers.replace(replace(circuit, version=0), circuit)
     return key_of(pk="circuits", sk=f"circuit#{circuit.model}")
-
-
-def write_limiter(stores: DynamoStores) -> Raw:
-    limiter = TypeLimiter(
-        type=new_id(), version=1, recent_starts=(NOW,), reservations=(("h", NOW),), slots=(Slot("h", NOW, NOW),), average_hold_ms=3
-    )
-    stores.type_limiters.replace(replace(limiter, version=0), limiter, NOW)
-    return key_of(pk="limiters", sk=limiter.type)
 
 
 def write_tenant_limits(stores: DynamoStores) -> Raw:
@@ -531,15 +522,6 @@ CASES = [
         stores=("circuit_breakers",),
         items=("CircuitBreakerItem",),
         enums=("st",),
-    ),
-    Case(
-        name="type limiter",
-        table="coordination",
-        write=write_limiter,
-        read=lambda stores, key: stores.type_limiters.get(sort_key(key)),
-        swap=lambda stores, seen: stores.type_limiters.replace(seen, replace(seen, version=seen.version + 1, recent_starts=()), NOW),
-        stores=("type_limiters",),
-        items=("TypeLimiterItem",),
     ),
     Case(
         name="limits of a tenant",

@@ -1,4 +1,4 @@
-"""Circuit breakers, type limiters, limits of tenants, semaphores and request counters in memory."""
+"""Circuit breakers, limits of tenants, semaphores and request counters in memory."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from chalicelib.adapters.memory.record_table import RecordTable
 from chalicelib.domain.limits.circuit_breaker import CircuitBreaker
 from chalicelib.domain.limits.tenant_limits import TenantLimits
-from chalicelib.domain.limits.type_limiter import TypeLimiter
 from chalicelib.domain.units import Ms
 
 
@@ -19,17 +18,6 @@ class MemoryCircuitBreakers:
 
     def all(self) -> list[CircuitBreaker]:
         return self._table.select(lambda _: True, lambda circuit: circuit.model)
-
-
-class MemoryTypeLimiters:
-    """Tests may use `rows`, the limiters by job type."""
-
-    def __init__(self) -> None:
-        self._table: RecordTable[str, TypeLimiter] = RecordTable(lambda limiter: limiter.type, absent_version=0)
-        self.rows, self.get = self._table.rows, self._table.get
-
-    def replace(self, seen: TypeLimiter, new: TypeLimiter, now: Ms) -> None:
-        self._table.replace(seen, new)
 
 
 class MemoryTenantLimits:

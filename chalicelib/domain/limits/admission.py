@@ -24,7 +24,7 @@ class HoldReason(StrEnum):
     USER_CONCURRENCY = "user_concurrency"  # the same for its user
     # The version of the code that got it does not know its type; a newer one has accepted it.
     TYPE_UNKNOWN = "type_unknown"
-    TYPE_LIMITS_UNKNOWN = "type_limits_unknown"  # the store of the limits did not answer
+    LIMITS_UNKNOWN = "limits_unknown"  # the store of the limits did not answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +34,8 @@ class RunNow:
     model: str  # the model to use: its own or a fallback model
     # The attempt mark of the circuit's probe; None: the attempt is not a probe.
     probe: str | None = None
-    # The holder of its slot in the type limiter; None: the type has no concurrency limit.
-    permit: str | None = None
+    # When its start was counted against the rate of its type; None: the type has no rate limit.
+    counted_at: Ms | None = None
     # The slots that its claim takes, with how many slots each key has; empty: no concurrency limit concerns it.
     slots: Mapping[str, int] = field(default_factory=dict)
 

@@ -9,9 +9,8 @@ from typing import Protocol
 from chalicelib.domain.jobs.job import Job
 from chalicelib.domain.limits.circuit_breaker import CircuitBreaker
 from chalicelib.domain.limits.tenant_limits import TenantLimits
-from chalicelib.domain.limits.type_limiter import TypeLimiter
 from chalicelib.domain.units import Ms
-from chalicelib.ports import CircuitBreakers, Leases, Lines, Offload, Provider, TypeLimiters
+from chalicelib.ports import CircuitBreakers, Leases, Lines, Offload, Provider, Rates
 from chalicelib.services.scheduling.slot_lines import SentForSlots
 from chalicelib.services.worker.task_context import TaskContext
 
@@ -22,7 +21,6 @@ class LocalState:
 
     circuit_breakers: dict[str, CircuitBreaker] = field(default_factory=dict)  # by model
     circuit_breakers_read_at: Ms | None = None  # when all of them were read last; None: not yet
-    type_limiters: dict[str, TypeLimiter] = field(default_factory=dict)  # by job type, as last read or written here
     sent_for_slots: SentForSlots = field(default_factory=SentForSlots)
     api_key_present: bool = True  # whether an OpenAI key is stored
     api_key_read_at: Ms | None = None  # when `api_key_present` was determined; None: not yet
@@ -49,7 +47,7 @@ class WorkerContext(TaskContext, Protocol):
     @property
     def scheduler_shards(self) -> int: ...
     @property
-    def type_limiters(self) -> TypeLimiters: ...
+    def rates(self) -> Rates: ...
     @property
     def provider(self) -> Provider: ...
     @property

@@ -24,7 +24,7 @@ from chalicelib.services.load_jobs import LoadedJobs, load_readable_jobs
 from chalicelib.services.worker.admission.circuit_gate import load_circuit_breakers
 from chalicelib.services.worker.admission.gates import admit_job, hold_job
 from chalicelib.services.worker.admission.slot_gate import slot_gate, wait_for_slot
-from chalicelib.services.worker.admission.type_limit_gate import release_permit
+from chalicelib.services.worker.admission.type_gate import uncount_start
 from chalicelib.services.worker.attempt import Attempt
 from chalicelib.services.worker.claim_job import claim_job
 from chalicelib.services.worker.context import WorkerContext
@@ -99,7 +99,6 @@ class _Invocation:
         self._pending = 0  # admitted messages whose jobs have not ended
         self._done: list[str] = []  # receipts of the messages to acknowledge
         self._job_started = asyncio.Event()
-        self._limiter_lock = asyncio.Lock()
         self.unfinished: list[str] = []  # ids of the messages that were not processed; SQS delivers them again
         self.unreadable: list[str] = []  # the same, because another version of the code wrote the record
 
@@ -194,7 +193,7 @@ class _Invocation:
     async def _admit_one(self, candidate: Candidate) -> AdmittedJob | None:
         ctx, job = self._ctx, candidate.job
         try:
-            admission = await admit_job(ctx, job, self._limiter_lock)
+            admission = await admit_job(ctx, job, candidate.wake_up.grant)
             if isinstance(admission, RunNow):
                 return AdmittedJob(candidate, admission)
             await hold_job(ctx, candidate.wake_up, job, admission)
@@ -265,12 +264,12 @@ class _Invocation:
             try:
                 return await claim_job(ctx, candidate.wake_up, candidate.job, owner, admission, alone=alone)
             except SlotsFull as full:
-                slots, scope = await slot_gate(ctx, candidate.job), full.scope
+                slots, scope = await slot_gate(ctx, ctx.job_type(candidate.job.type), candidate.job), full.scope
             if isinstance(slots, WaitUntil):
                 break
             admission = replace(admission, slots=slots)
         wait = slots if isinstance(slots, WaitUntil) else wait_for_slot(candidate.job, scope)
-        await release_permit(ctx, candidate.job.type, admission.permit, ran=False)
+        await uncount_start(ctx, candidate.job, admission.counted_at)
         await hold_job(ctx, candidate.wake_up, candidate.job, wait)
         return None
 

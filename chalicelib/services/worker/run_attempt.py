@@ -33,7 +33,6 @@ from chalicelib.services.worker.admission.api_key_gate import hold_if_not_config
 from chalicelib.services.worker.admission.circuit_gate import close_on_first_token, record_outcome
 from chalicelib.services.worker.admission.gates import announce_hold, join_line
 from chalicelib.services.worker.admission.refused_fallback import refused_fallback, skip_refused_fallback
-from chalicelib.services.worker.admission.type_limit_gate import release_permit, renew_permit
 from chalicelib.services.worker.attempt import Attempt
 from chalicelib.services.worker.background import background
 from chalicelib.services.worker.context import WorkerContext
@@ -75,8 +74,7 @@ class AttemptRunner:
             async with background(
                 write_transcript(ctx, attempt, log_pace(attempt.spec.config.streaming_mode)),
                 close_on_first_token(ctx, attempt),
-                renew_permit(ctx, attempt),
-            ) as (writer, probe, _):
+            ) as (writer, probe):
                 ended, failure = await self._read_response()
                 if isinstance(failure, WorkerShutdown) and attempt.job.is_resumable:
                     await self._hand_over(writer)
@@ -87,7 +85,6 @@ class AttemptRunner:
         finally:
             try:
                 await asyncio.gather(preparation, return_exceptions=True)
-                await release_permit(ctx, attempt.kind.name, attempt.admission.permit)
             finally:  # the heartbeat may cancel this task during the lines above, when the lease was fenced
                 await self.broadcaster.close()
 

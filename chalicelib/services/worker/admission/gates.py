@@ -6,19 +6,18 @@ a gate uses up no attempt).
 
 from __future__ import annotations
 
-import asyncio
-from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 
-from chalicelib.domain.errors import JobTypeNotFound
+from chalicelib.domain.errors import JobTypeNotFound, Unavailable, UnreadableRecord
 from chalicelib.domain.jobs import transitions
 from chalicelib.domain.jobs.job import Job, Status
+from chalicelib.domain.jobs.job_type import JobType
 from chalicelib.domain.limits.admission import Admission, HoldReason, RunNow, WaitUntil
 from chalicelib.domain.limits.circuit_breaker import CircuitBreaker, Permission, check_permission, origin_of, retry_at
 from chalicelib.domain.limits.model_pause import FALLBACK_AFTER_MS, is_paused
 from chalicelib.domain.queues.causes import CauseKind, cause_of, kind_of
-from chalicelib.domain.queues.wakeup import WakeUp
+from chalicelib.domain.queues.wakeup import Grant, WakeUp
 from chalicelib.services.retrying import offload_with_retry
 from chalicelib.services.scheduling.slot_lines import release_held, release_instead
 from chalicelib.services.scheduling.visits import SELF_SERVED, wake_if_idle
@@ -27,11 +26,13 @@ from chalicelib.services.wake_up import try_send_wake_up
 from chalicelib.services.worker.admission.api_key_gate import api_key_gate
 from chalicelib.services.worker.admission.circuit_gate import acquire_probe, load_circuit_breakers
 from chalicelib.services.worker.admission.slot_gate import slot_gate
-from chalicelib.services.worker.admission.type_limit_gate import acquire_permit, release_permit
+from chalicelib.services.worker.admission.type_gate import count_start, counted_by, uncount_start
 from chalicelib.services.worker.context import WorkerContext
 
+LIMITS_RETRY_MS = 5_000  # about how long a job waits if the limits cannot be read
 
-async def admit_job(ctx: WorkerContext, job: Job, limiter_lock: asyncio.Lock) -> Admission:
+
+async def admit_job(ctx: WorkerContext, job: Job, grant: Grant | None = None) -> Admission:
     """Decide whether the job may run now, and with which model.
 
     A job that its claim ends skips the gates: it is too late to start, or its type has become
@@ -39,12 +40,13 @@ async def admit_job(ctx: WorkerContext, job: Job, limiter_lock: asyncio.Lock) ->
     it, and its workers may claim it. A resumable attempt skips the other gates, because it makes no
     new request.
 
+    If the limits cannot be read the job waits some seconds, because a limit protects something.
+
     Args:
-        limiter_lock: shared by the jobs of one invocation, so that they change a type limiter one
-            after another instead of losing each other's compare-and-swaps.
+        grant: what the scheduler has taken for the job, if it released it.
     """
     if transitions.expire_if_late(job, ctx.clock.now()) is not None:
-        return RunNow(job.asked_model)
+        return RunNow(job.asked_model, counted_at=counted_by(job, grant))
     try:
         kind = ctx.job_type(job.type)
     except JobTypeNotFound:
@@ -55,17 +57,29 @@ async def admit_job(ctx: WorkerContext, job: Job, limiter_lock: asyncio.Lock) ->
         return RunNow(job.asked_model)
     if (wait := await api_key_gate(ctx, kind)) is not None:
         return wait
-    slots = await slot_gate(ctx, job)
-    async with limiter_lock if kind.limits is not None else nullcontext():
-        permitted = await acquire_permit(ctx, kind, job)
-    if isinstance(permitted, WaitUntil):
-        return permitted
+    try:
+        admission = await _within_limits(ctx, kind, job, grant)
+    except (Unavailable, UnreadableRecord) as exc:
+        ctx.log("limits_unavailable", job_id=job.id, tenant=job.tenant, error=exc)
+        admission = WaitUntil(ctx.clock.now() + round((1 + ctx.random()) * LIMITS_RETRY_MS), HoldReason.LIMITS_UNKNOWN)
+    if isinstance(admission, WaitUntil):
+        await uncount_start(ctx, job, counted_by(job, grant))
+    return admission
+
+
+async def _within_limits(ctx: WorkerContext, kind: JobType, job: Job, grant: Grant | None) -> Admission:
+    """Look at all limits first, then take what is taken before the claim: the start of a limited type."""
+    slots = await slot_gate(ctx, kind, job)
+    if isinstance(slots, WaitUntil) and slots.reason is HoldReason.TYPE_CONCURRENCY:
+        return slots
     waits_for_slot = isinstance(slots, WaitUntil)
-    admission = permitted if kind.is_task else await _circuit_gate(ctx, job, may_probe=not waits_for_slot)
-    if isinstance(admission, RunNow) and not isinstance(slots, WaitUntil):
-        return replace(admission, permit=permitted.permit, slots=slots)
-    await release_permit(ctx, kind.name, permitted.permit, ran=False)
-    return slots if isinstance(admission, RunNow) and isinstance(slots, WaitUntil) else admission
+    admission = RunNow(job.asked_model) if kind.is_task else await _circuit_gate(ctx, job, may_probe=not waits_for_slot)
+    if isinstance(admission, WaitUntil):
+        return admission
+    if isinstance(slots, WaitUntil):
+        return slots
+    counted_at = await count_start(ctx, kind, job, grant)
+    return counted_at if isinstance(counted_at, WaitUntil) else replace(admission, slots=slots, counted_at=counted_at)
 
 
 async def hold_job(ctx: WorkerContext, wake_up: WakeUp, job: Job, wait: WaitUntil) -> Job | None:
