@@ -14,9 +14,11 @@ from chalicelib.adapters.runtime.threads import serial_map
 from chalicelib.domain.auth.identity import Caller
 from chalicelib.domain.execution.deadline import Deadline
 from chalicelib.domain.jobs.job import Job
-from chalicelib.domain.queues.lanes import READY, WORK
+from chalicelib.domain.queues.lanes import READY, SCHEDULE, WORK
 from chalicelib.ports import QueueMessage
 from chalicelib.services.prompts.render import fill_parent_results_if_available
+from chalicelib.services.scheduling.scheduler import RUN_MS, serve_shard
+from chalicelib.services.scheduling.visits import ShardMessage
 from chalicelib.services.worker.process_messages import process_messages
 from chalicelib.services.worker.stream_response import cancel_response, delete_response
 from tests.faults.bridge import run_in_greenlet, wait
@@ -130,6 +132,19 @@ class Processes:
         self.workers.remove(actor)
         if outcome is None and not actor.dead:
             self.real.queues.acknowledge(queue, [message.receipt for message in messages])
+
+    async def run_scheduler(self, message: QueueMessage) -> None:
+        """Invoke the scheduler with a message. If it dies, the message is received again later."""
+        named = ShardMessage.from_json(message.body)
+        assert named is not None
+        actor = Actor(f"scheduler {next(self._numbers)}")
+        until = self.world.clock.now() + RUN_MS
+        outcome = await self._process(actor, partial(serve_shard, self.world.container, named, until))
+        while actor.threads:
+            await asyncio.wait(set(actor.threads))
+        await self._check_tasks_ended(actor)
+        if outcome is None and not actor.dead:
+            self.real.queues.acknowledge(SCHEDULE, [message.receipt])
 
     def _deadline(self, actor: Actor) -> Deadline | None:
         """Return the invocation's deadline, and have the worker killed at it."""

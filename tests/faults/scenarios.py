@@ -175,13 +175,10 @@ async def notified(sim: Simulation) -> None:
 
 
 async def limited(sim: Simulation) -> None:
-    """Two jobs with a task handler, of a type that runs one at a time.
-
-    The other one gets a reservation.
-    """
+    """Two jobs with a task handler, of a type that runs one at a time. The scheduler releases the other one."""
 
     running: set[str] = set()
-    frozen = any(kind in FREEZES for kind in sim.steps.faults.values())  # the slot of a frozen worker expires while it still runs
+    frozen = any(kind in FREEZES for kind in sim.steps.faults.values())  # the job of a frozen worker is reclaimed while it still runs
 
     async def work(task: TaskRun) -> Any:
         holder = f"{task.job.id}#{task.job.generation}"

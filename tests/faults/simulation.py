@@ -11,7 +11,7 @@ from chalicelib.consumers.job_changes import process_job_changes
 from chalicelib.consumers.overdue_ends import serve_overdue_ends
 from chalicelib.domain.errors import Unavailable
 from chalicelib.domain.jobs.job import Job
-from chalicelib.domain.queues.lanes import JOB_QUEUES
+from chalicelib.domain.queues.lanes import JOB_QUEUES, SCHEDULE
 from chalicelib.domain.streaming.subscriptions import Connection
 from chalicelib.services.jobs.cancel_job import cancel_job
 from chalicelib.services.jobs.retry_job import retry_job
@@ -146,7 +146,9 @@ class Simulation(Processes):
             for queue in QUEUES:
                 while messages := queues.receive(queue, JOB_QUEUES[queue].batch_size):
                     self.spawn(self.run_worker(messages, queue))
-            times = [message.visible_at for queue in QUEUES for message in queues.messages[queue]]
+            for message in queues.receive(SCHEDULE):
+                self.spawn(self.run_scheduler(message))
+            times = [message.visible_at for queue in (*QUEUES, SCHEDULE) for message in queues.messages[queue]]
             pause = max(0.0, (min(times) - self.world.clock.now()) / 1000) if times else SWEEP_EVERY
             try:
                 async with asyncio.timeout(pause):

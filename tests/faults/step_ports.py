@@ -114,7 +114,7 @@ class QueuesStepPort(StepPort):
 
     def _effect(self, method: str, *args: Any, **named: Any) -> Any:
         value = super()._effect(method, *args, **named)
-        if method in ("send", "send_released"):
+        if method in ("send", "send_released", "send_task"):
             self._sent.set()
         return value
 
