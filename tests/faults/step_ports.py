@@ -105,7 +105,7 @@ class QueuesStepPort(StepPort):
 
     def _effect(self, method: str, *args: Any, **named: Any) -> Any:
         value = super()._effect(method, *args, **named)
-        if method == "send":
+        if method in ("send", "send_released", "send_task"):
             self._sent.set()
         return value
 

@@ -6,9 +6,10 @@ release writes no record: the generation stays, so a job that is released twice 
 one whose wake-up is lost is still in its line and is released again.
 
 A loop that finds no line gives up its lease and reads the lines once more. One whose causes cannot
-be over for a while sends itself a message for that time and ends. One that dies is followed by the
-next within half a minute, because it has sent a delayed message ahead; and the sweep wakes each
-shard that has lines and no loop.
+be over for a while sends itself a message for that time and ends. While it goes on it sends a
+delayed message ahead, so one that dies is followed by the next within half a minute. And the sweep
+wakes each shard that has lines and no loop. A message leads to at most one other, so there are never
+many.
 """
 
 from __future__ import annotations
@@ -40,6 +41,8 @@ ROWS_MS = 2_000  # how often the lines are read
 FACTS_MS = 1_000  # how often the facts about causes are read
 QUIET_MS = 30_000  # after the last job was held, and after two looks that found none, the row of a line is deleted
 SLEEP_MS = 20_000  # a loop ends if no cause can be over sooner
+LINGER_MS = 5_000  # and if no job was held for so long
+ALARM_MS = 50_000  # a loop that ends sends a message for a time that is nearer; what is later is the sweep's of each minute
 MAX_TENANTS = 32  # of a cause that are looked at in one round
 MAX_READY = 100  # messages in the queue `ready`, with which nothing more is released
 SUSPICIOUS_RELEASES = 3  # after so many releases the record of a job is read: perhaps it is in no line any more
@@ -102,20 +105,26 @@ class ShardLoop:
     async def _serve(self) -> None:
         ctx = self._ctx
         while (now := ctx.clock.now()) < self._until:
-            if now >= self._net_at:
-                await ctx.offload(wake_shard, ctx, self._number, now + NET_DELAY_MS)
-                self._net_at = now + NET_MS
             await self._read_lines(now)
             if not self._queues and await self._end():
                 return
             await self._visit_all()
             next_at = min((queue.next_at for queue in self._queues.values()), default=now)
-            if next_at > ctx.clock.now() + SLEEP_MS and await self._end():
-                await ctx.offload(wake_shard, ctx, self._number, next_at)
+            if next_at > ctx.clock.now() + SLEEP_MS and self._is_quiet(now) and await self._end():
+                if next_at - ctx.clock.now() < ALARM_MS:
+                    await ctx.offload(wake_shard, ctx, self._number, next_at)
                 return
+            if now >= self._net_at:  # only a loop that goes on: else each message would lead to more than one
+                await ctx.offload(wake_shard, ctx, self._number, now + NET_DELAY_MS)
+                self._net_at = now + NET_MS
             await asyncio.sleep(ROUND_MS / 1000)
         await ctx.offload(ctx.lines.release_shard, self._shard)
         await ctx.offload(wake_shard, ctx, self._number, ctx.clock.now())
+
+    def _is_quiet(self, now: Ms) -> bool:
+        """Whether no job was held a moment ago: while they come, a loop that is there is cheaper than a message for each."""
+        touched = (line.touched_at for queue in self._queues.values() for line in queue.lines.values())
+        return now - max(touched, default=0) >= LINGER_MS
 
     async def _end(self) -> bool:
         """Give up the lease, then look once more: whoever held a job meanwhile saw the lease, or is seen now.
