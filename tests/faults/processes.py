@@ -27,7 +27,7 @@ from tests.faults.bridge import run_in_greenlet, wait
 from tests.faults.client import Client
 from tests.faults.history import History
 from tests.faults.provider import StepProvider
-from tests.faults.step_ports import CacheStepPort, JobsStepPort, QueuesStepPort, ResultsStepPort, SocketsStepPort, StepPort
+from tests.faults.step_ports import CacheStepPort, JobsStepPort, LinesStepPort, QueuesStepPort, ResultsStepPort, SocketsStepPort, StepPort
 from tests.faults.steps import ACTOR, Actor, Director, Fault, Killed, Steps, end
 from tests.kit.world import ALICE, World
 
@@ -74,12 +74,13 @@ class Processes:
         world, real, steps = self.world, self.real, self.steps
         ports: dict[str, Any] = {
             name: StepPort(name, getattr(real, name), steps)
-            for name in ("job_specs", "chunks", "subscriptions", "connections", "leases", "lines", "circuit_breakers", "type_limiters", "deliveries")
+            for name in ("job_specs", "chunks", "subscriptions", "connections", "leases", "circuit_breakers", "type_limiters", "deliveries")
         }
         ports["cache"] = CacheStepPort(real.cache, steps, self.history)
         ports["jobs"] = JobsStepPort(real.jobs, steps, self.history, self._on_change)
         ports["results"] = ResultsStepPort(real.results, steps, self.history)
         ports["queues"] = QueuesStepPort(real.queues, steps, self._sent)
+        ports["lines"] = LinesStepPort("lines", real.lines, steps)
         ports["sockets"] = SocketsStepPort(real.sockets, steps, self._on_frame)
         for name, port in ports.items():
             setattr(world.container, name, port)

@@ -100,7 +100,7 @@ def _circuit_opening(circuit: CircuitBreaker | None, touched: Mapping[str, Ms], 
         by_tenant[tenant] = WAVE if permission is Permission.ALLOWED else int(may_probe)
     if circuit.state is CircuitState.CLOSED:
         return Opening(WAVE, now + ROUND_MS, by_tenant)
-    if circuit.state is CircuitState.OPEN and any(by_tenant.values()) and max(probed.values(), default=0) + PROBE_PAUSE_MS <= now:
+    if any(by_tenant.values()) and max(probed.values(), default=0) + PROBE_PAUSE_MS <= now:
         return Opening(1, now + PROBE_PAUSE_MS, by_tenant)
     if circuit.is_forced:
         return Opening(0, now + RECHECK_MS)
