@@ -282,6 +282,9 @@ class ShardLoop:
             if await ctx.offload(ctx.lines.remove, line):
                 del queue.lines[tenant], queue.heads[tenant], queue.empty_since[tenant]
                 queue.fair.leave(tenant)
+            else:
+                queue.heads[tenant].is_empty = False
+                queue.empty_since.pop(tenant)
         if not queue.lines:
             del self._queues[queue.cause]
 

@@ -18,6 +18,7 @@ from chalicelib.domain.limits.circuit_breaker import CircuitBreaker, Permission,
 from chalicelib.domain.limits.model_pause import FALLBACK_AFTER_MS, is_paused
 from chalicelib.domain.queues.causes import CauseKind, cause_of
 from chalicelib.domain.queues.wakeup import WakeUp
+from chalicelib.domain.units import Ms
 from chalicelib.services.retrying import offload_with_retry
 from chalicelib.services.scheduling.visits import wake_if_idle
 from chalicelib.services.update_job import update_job
@@ -26,6 +27,8 @@ from chalicelib.services.worker.admission.api_key_gate import api_key_gate
 from chalicelib.services.worker.admission.circuit_gate import acquire_probe, load_circuit_breakers
 from chalicelib.services.worker.admission.type_limit_gate import acquire_permit, release_permit
 from chalicelib.services.worker.context import WorkerContext
+
+SLOW_HOLD_MS = 10_000  # a hold that took so long joins its line again: the scheduler deletes the row of an empty one after 30 s
 
 
 async def admit_job(ctx: WorkerContext, job: Job, limiter_lock: asyncio.Lock) -> Admission:
@@ -78,10 +81,11 @@ async def hold_job(ctx: WorkerContext, wake_up: WakeUp, job: Job, wait: WaitUnti
     def change(seen: Job) -> Job | None:
         return transitions.hold(seen, wake_up.generation, wait.reason, wait.when, clock.now(), wait.cause)
 
+    joined_at = clock.now()
     await join_line(ctx, job, wait)
     held = await offload_with_retry(ctx, update_job, ctx.jobs, job, change)
     if held is not None and held.status is Status.HELD:
-        await announce_hold(ctx, held)
+        await announce_hold(ctx, held, joined_at)
     return held
 
 
@@ -91,9 +95,16 @@ async def join_line(ctx: WorkerContext, job: Job, wait: WaitUntil) -> None:
         await offload_with_retry(ctx, ctx.lines.touch, wait.cause, job.tenant, ctx.clock.now())
 
 
-async def announce_hold(ctx: WorkerContext, held: Job) -> None:
-    """Let a held job be woken: by the scheduler of its line, or by a message for its time."""
+async def announce_hold(ctx: WorkerContext, held: Job, joined_at: Ms) -> None:
+    """Let a held job be woken: by the scheduler of its line, or by a message for its time.
+
+    Args:
+        joined_at: when its line was joined. The row of a line that nobody seems to be in is deleted
+            after a while (protocol rule 27: the row before the record).
+    """
     if held.cause is not None:
+        if ctx.clock.now() - joined_at >= SLOW_HOLD_MS:
+            await offload_with_retry(ctx, ctx.lines.touch, held.cause, held.tenant, ctx.clock.now())
         await ctx.offload(wake_if_idle, ctx, held.cause)
     else:
         await ctx.offload(try_send_wake_up, ctx, held)
