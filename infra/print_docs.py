@@ -16,7 +16,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from chalicelib.adapters.openai.errors import SIGNS, Sign
+from chalicelib.adapters.openai.error_signs import SIGNS, Sign
 from chalicelib.domain import errors, failures
 from chalicelib.domain.errors import HeadraceError
 from chalicelib.domain.execution.retry_policy import RetryPolicy
