@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from chalicelib.domain.failures import AttemptFailed, ProviderConnectionLost, ProviderRateLimited, ProviderUnavailable
 from chalicelib.domain.jobs.job import Job, Status
 from chalicelib.services.prompts.model_request import JSON_REQUEST
 from tests.kit.provider import Script
@@ -133,6 +134,19 @@ def test_an_answer_that_is_wrong_in_another_way_is_asked_for_again() -> None:
     assert (job.status, job.attempt) == (Status.COMPLETED, 3)
     assert "is not JSON" in world.provider.requests[2].prompt
     assert "born" not in world.provider.requests[2].prompt.removeprefix("Extract the person.")
+
+
+@pytest.mark.parametrize("between", [ProviderRateLimited(retry_after=30), ProviderUnavailable(), ProviderConnectionLost()])
+def test_what_was_wrong_is_not_forgotten_by_an_attempt_in_between_that_fails_in_another_way(between: AttemptFailed) -> None:
+    """Such as one that is refused by a rate limit. The equal answer after it is not bought a third time."""
+    world = World(Script(deltas=[WRONG]), Script(error=between, refuses=True), Script(deltas=[WRONG]))
+    job = run(world, attempts=8, max_attempts=5)
+
+    first, second, third = world.provider.requests
+    assert first.prompt == "Extract the person."
+    assert "born must be" in second.prompt
+    assert third.prompt == second.prompt
+    assert (job.status, job.error and job.error.code) == (Status.FAILED, "output_invalid")
 
 
 def test_a_new_run_begins_without_the_words_about_an_old_answer() -> None:
