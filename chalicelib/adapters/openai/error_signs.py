@@ -12,10 +12,12 @@ Codes: https://platform.openai.com/docs/guides/error-codes and the SDK's
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from chalicelib.adapters.openai.error_body import ErrorBody
+from chalicelib.adapters.openai.waits import wait_of
 from chalicelib.domain.failures import (
     AddressInvalid,
     AttemptFailed,
@@ -35,7 +37,7 @@ REQUEST_FAULTS = frozenset(range(400, 500))
 class Error:
     """An error response, or an error inside a stream."""
 
-    status: int | None  # None: in a stream that names none
+    status: int | None  # None: in a stream that names none; 200: an answer that is an error and names none
     body: ErrorBody
 
 
@@ -57,11 +59,11 @@ class Sign:
     suggestion: str = ""  # where that of the class does not fit
 
     def matches(self, error: Error) -> bool:
-        if self.statuses and error.status is not None and error.status not in self.statuses:
+        if self.statuses and error.status not in (None, 200, *self.statuses):
             return False
         if error.body.codes & self.codes or any(code.startswith(self.prefixes) for code in error.body.codes if self.prefixes):
             return True
-        if self.statuses and error.status is None:
+        if self.statuses and error.status not in self.statuses:
             return False
         if _says(self.words, error.body.message, begins=self.begins):
             return True
@@ -76,9 +78,15 @@ def _says(words: tuple[str, ...], message: str, *, begins: bool = False) -> bool
 
 def _is_above_limit(error: Error) -> bool:
     """Whether the message says that the request alone is larger than the limit, so that no wait helps."""
-    numbers = {name: re.search(rf"\b{name}:?\s+([\d,]+)", error.body.message, re.IGNORECASE) for name in ("limit", "requested")}
-    limit, requested = (int(found[1].replace(",", "") or 0) if found else None for found in numbers.values())
-    return limit is not None and requested is not None and requested > limit
+    pattern = r"\b{name}:?\s+([\d,]{{1,20}}(?:\.\d{{1,20}})?)(k|m)?(?!\w)"
+    found = [re.search(pattern.format(name=name), error.body.message, re.IGNORECASE) for name in ("limit", "requested")]
+    numbers = [float(one[1].replace(",", "") or 0) * MULTIPLES[(one[2] or "").lower()] for one in found if one]
+    return len(numbers) == 2 and numbers[1] > numbers[0]
+
+
+def _says_when(error: Error) -> bool:
+    """Whether the answer says when the next request may come."""
+    return wait_of({}, error.body.message, error.body.fields, frozenset(), time.time()) is not None
 
 
 def _lacks_other_scope(error: Error) -> bool:
@@ -95,20 +103,45 @@ def _is_no_api(error: Error) -> bool:
     return not error.body.is_structured or _says(NO_PATH, message)
 
 
+MULTIPLES = {"": 1, "k": 1_000, "m": 1_000_000}
 KEY_WORDS = (
     r"(?:error:? )?(?:incorrect|invalid|unknown|expired|revoked|disabled|missing) (?:\w+ ){0,2}api[- ]key",
     r"(?:the |your )?api[- ]key (?:is |was |has )?(?:been )?(?:not (?:valid|found)|invalid|incorrect|expired|revoked|disabled|missing)",
     r"you (?:must be a member of an organization|didn't provide an api key)",
     r"(?:this|your|the) (?:organization|account|project) (?:has been|is|was) (?:deactivated|disabled|suspended|archived|blocked)",
+    r"(?:this |your |the )?(?:organization|account|project) has been restricted",
+    r"access denied due to (?:invalid|missing) subscription key",
+    r"authentication (?:error|failed|fails|required)\b",
+    r"the security token included in the request is (?:invalid|expired)",
+    r"key based authentication is disabled",
+    r"the principal .{0,80} lacks the required",
+)
+NETWORK_WORDS = (
     r"country, region, or territory not supported",
-    r"(?:your|the) ip (?:address )?(?:is )?not (?:authorized|allowed)",
-    r"access denied due to invalid subscription key",
+    r"user location is not supported",
+    r"(?:your|the) ip (?:address )?(?:[\d.:a-f]{2,45} )?(?:is )?not (?:authorized|allowed|on the allowlist)",
+    r"access denied due to virtual network",
+    r"public access is disabled",
+    r"traffic is not from an approved private endpoint",
+)
+RATE_WORDS = (
+    r"(?:request|requests|api|the|your)? ?rate limit (?:is |was |has been )?(?:exceeded|reached)",
+    r"(?:token |call |bandwidth |request )?quota (?:is |was |has been )?exceeded",
+    r"out of call volume quota",
+    r"rate exceeded",
+    r"too many requests",
 )
 QUOTA_WORDS = (
     r"you(?:'ve| have)? (?:exceeded|reached|used up) your (?:\w+ ){0,2}(?:quota|usage limits?|credits?|budget)",
     r"insufficient (?:balance|credits?|quota|funds)",
     r"(?:key|spend\w*|billing|budget|credit) (?:hard )?limit (?:was |has been )?(?:exceeded|reached)",
-    r"budget has been exceeded",
+    r"(?:authentication error, )?(?:budget has been exceeded|exceeded(?:token|user|team|model)?budget)",
+    r"(?:\w{1,20}error: )?you have used up your (?:\w+ ){0,3}(?:allocation|quota|credits?)",
+    r"(?:your|this|the) (?:newly created )?(?:account|teams?|organization|project)\b.{0,60} (?:has|have) (?:either )?used all available credits",
+    r"(?:your|this|the) (?:newly created )?(?:account|teams?|organization|project)\b.{0,60} (?:doesn't|does not|don't) have any credits",
+    r"(?:your |this |the )?account\b.{0,80} is (?:suspended|disabled|inactive)\b.{0,40} (?:balance|billing|spending|payment)",
+    r"access denied, please make sure your account is in good standing",
+    r"(?:\w+ ){0,3}requires a valid (?:credit card|payment method)",
     r"your (?:account|organization) (?:is not active, please check your billing|has no credits?)",
     r"your credit balance is too low",
     r"out of credits",
@@ -117,7 +150,8 @@ LENGTH_WORDS = (
     r"maximum context length",
     r"context[ _](?:length|window|size)",
     r"(?:prompt|input|request)\b.{0,40} (?:is )?too (?:long|large)",
-    r"too many (?:input |prompt )?tokens",
+    r"too many (?:input |prompt )?tokens(?!,? (?:per|please wait)\b)",
+    r"\btokens?\b.{0,40} must be (?:<=?|less than|at most) ",
     r"reduce the length",
 )
 CONTENT_WORDS = (
@@ -128,6 +162,18 @@ CONTENT_WORDS = (
     r"safety (?:system|policy|filter)",
     r"violat\w+ (?:our|the|openai's) ",
     r"prohibited content",
+    r"inappropriate content",
+    r"prompt (?:was |has been )?blocked",
+    r"\bguardrails?\b",
+)
+OTHER_API = (
+    r"unexpected endpoint or method",
+    r"(?:the )?(?:azure openai )?responses api is (?:enabled only for|not (?:enabled|supported|available)[.!]?$)",
+    r"api version not supported",
+    r"missing authentication token$",  # API Gateway's words for a path that it does not have
+    r"(?:400 )?(?:bad request - )?(?:.{0,80} - )?(?:400 )?the plain http request was sent to https port",
+    r"client sent an http request to an https server",
+    r".{0,200}you're speaking plain http to an ssl-enabled",
 )
 NO_PATH = (
     r"(?:unknown|unrecognized|no such|invalid) (?:request )?(?:url|endpoint|path|route|api)",
@@ -142,7 +188,7 @@ SIGNS: tuple[Sign, ...] = (
     Sign(
         RequestRefused,
         "The request alone is above a limit: no wait helps.",
-        words=(r"request too large", r"\blimit: 0\b", r"tokens must be reduced"),
+        words=(r"request too large", r"(?<!remaining )\blimit: 0\b(?![.,]\d)", r"tokens must be reduced"),
         check=_is_above_limit,
         suggestion="Shorten the prompt, lower `config.max_tokens`, or choose a model with a higher limit; then submit the job again.",
     ),
@@ -150,7 +196,7 @@ SIGNS: tuple[Sign, ...] = (
         RequestRefused,
         "The account could pay for a smaller request.",
         statuses=frozenset({402, 403}),
-        words=(r"can only afford", r"fewer max_tokens"),
+        words=(r"can only afford", r"fewer max_tokens", r"prompt tokens limit exceeded"),
         suggestion="Lower `config.max_tokens` and submit the job again, or ask the operator to add credit.",
     ),
     Sign(
@@ -163,23 +209,49 @@ SIGNS: tuple[Sign, ...] = (
     Sign(
         RequestRefused,
         "The account may not use this model, or there is none of this name.",
-        codes=frozenset({"model_not_found", "deploymentnotfound", "model_not_available", "model_not_supported"}),
+        codes=frozenset(
+            {
+                *("model_not_found", "deployment_not_found", "model_not_available", "model_not_supported", "unknown_model", "invalid_model"),
+                *(f"{who}_model_access_denied" for who in ("key", "team", "user", "org", "project")),
+            }
+        ),
+        words=(r"\b(?:key|team|user|token|organization|org|project) not allowed to access (?:this )?model\b",),
+        check=lambda error: error.status in (401, 403) and error.body.param == "model",
         suggestion="Choose another model (`config.model`), or ask the operator to allow this one for the OpenAI project.",
     ),
     Sign(
         ProviderQuotaExhausted,
         "The account has no credit.",
         codes=frozenset(
-            {"insufficient_quota", "billing_hard_limit_reached", "billing_not_active", "insufficient_balance", "budget_exceeded"}
+            {
+                *("insufficient_quota", "insufficient_balance", "insufficient_user_quota", "insufficient_credits", "insufficient_funds"),
+                *("billing_hard_limit_reached", "billing_not_active", "billing_error", "budget_exceeded", "arrearage", "payment_required"),
+                *("exceeded_current_quota_error", "customer_verification_required"),
+            }
         ),
     ),
     Sign(ProviderQuotaExhausted, "Payment is required.", statuses=frozenset({402})),
+    Sign(ProviderRateLimited, "A limit that is over soon: the answer says when.", statuses=frozenset({429}), check=_says_when),
     Sign(
         ProviderQuotaExhausted,
         "The message begins by saying so.",
-        statuses=frozenset({400, 403, 429}),
+        statuses=frozenset({400, 403, 412, 429}),
         words=QUOTA_WORDS,
         begins=True,
+    ),
+    Sign(
+        AuthenticationFailed,
+        "The network or the country of the worker is refused.",
+        codes=frozenset({"ip_not_authorized", "unsupported_country_region_territory"}),
+        suggestion="Ask the operator to let the worker's network in at the provider. The key is right.",
+    ),
+    Sign(
+        AuthenticationFailed,
+        "The message begins by saying so.",
+        statuses=frozenset({400, 401, 403}),
+        words=NETWORK_WORDS,
+        begins=True,
+        suggestion="Ask the operator to let the worker's network in at the provider. The key is right.",
     ),
     Sign(
         AuthenticationFailed,
@@ -196,8 +268,13 @@ SIGNS: tuple[Sign, ...] = (
                 "organization_deactivated",
                 "missing_scope",
                 "insufficient_permissions",
-                "ip_not_authorized",
-                "unsupported_country_region_territory",
+                "authentication_error",
+                "authentication_type_disabled",
+                "expired_key",
+                "token_not_found_in_db",
+                "organization_restricted",
+                "unrecognized_client_exception",
+                "expired_token_exception",
             }
         ),
     ),
@@ -219,15 +296,20 @@ SIGNS: tuple[Sign, ...] = (
                 "bio_policy",
                 "misalignment_policy_violation",
                 "content_filter",
-                "responsibleaipolicyviolation",
+                "cyber_policy_violation",
+                "data_inspection_failed",
+                "hooks_failed",
+                "responsible_ai_policy_violation",
             }
         ),
     ),
-    Sign(ContentRefused, "The message says so.", statuses=frozenset({400, 403, 422, 451}), words=CONTENT_WORDS),
+    Sign(ContentRefused, "The message says so.", statuses=frozenset({400, 403, 422, 424, 446, 451}), words=CONTENT_WORDS),
     Sign(
         RequestRefused,
         "The prompt is too long for the model.",
-        codes=frozenset({"context_length_exceeded", "string_above_max_length", "request_too_large", "tokens_limit_reached"}),
+        codes=frozenset(
+            {"context_length_exceeded", "string_above_max_length", "request_too_large", "tokens_limit_reached", "exceed_context_size_error"}
+        ),
         words=LENGTH_WORDS,
         suggestion="Shorten the prompt, lower `config.max_tokens`, or choose a model with a larger context; then submit the job again.",
     ),
@@ -238,19 +320,37 @@ SIGNS: tuple[Sign, ...] = (
             {
                 "rate_limit_exceeded",
                 "rate_limit_error",
-                "ratelimitreached",
+                "rate_limit_reached_error",
+                "rate_limited",
+                "throttling_error",
+                "capacity_exceeded",
+                "rate_limit_reached",
                 "too_many_requests",
                 "slow_down",
                 "resource_exhausted",
-                "throttlingexception",
+                "throttling_exception",
             }
         ),
     ),
     Sign(ProviderRateLimited, "There were too many requests.", statuses=frozenset({429})),
     Sign(
+        ProviderRateLimited,
+        "The message begins by saying so.",
+        statuses=frozenset({400, 403, 503}),
+        words=RATE_WORDS,
+        begins=True,
+    ),
+    Sign(
         AddressInvalid,
         "There is no Responses API at this address: no such path, another method, or a redirect.",
         statuses=frozenset({405, 421, *range(300, 400)}),
+    ),
+    Sign(
+        AddressInvalid,
+        "The message begins by saying that this is another API, another version of it, or one for https.",
+        statuses=frozenset({200, 400, 403, 404, 501}),
+        words=OTHER_API,
+        begins=True,
     ),
     Sign(AddressInvalid, "A proxy asks for a password.", statuses=frozenset({407, 511})),
     Sign(
@@ -259,6 +359,8 @@ SIGNS: tuple[Sign, ...] = (
         statuses=frozenset({404}),
         check=_is_no_api,
     ),
+    Sign(ProviderUnavailable, "Another request is in the way: it passes.", codes=frozenset({"conversation_locked"})),
+    Sign(ProviderUnavailable, "The request came too early, or something on its way hung up.", statuses=frozenset({425, 460, 499})),
     Sign(ProviderTimeout, "The server waited too long.", statuses=frozenset({408})),
     Sign(ProviderTimeout, "The code says so.", codes=frozenset({"request_timeout"})),
     Sign(
@@ -273,7 +375,7 @@ SIGNS: tuple[Sign, ...] = (
         "The code is about the request.",
         statuses=REQUEST_FAULTS,
         codes=frozenset(
-            {"data_residency_mismatch", "badrequesterror", "bad_request", "validationerror", "notfounderror", "unprocessableentityerror"}
+            {"data_residency_mismatch", "bad_request_error", "bad_request", "validation_error", "not_found_error", "unprocessable_entity_error"}
         ),
         prefixes=("invalid_", "image_", "unsupported_", "missing_", "unknown_", "failed_to_download_", "empty_image_"),
     ),

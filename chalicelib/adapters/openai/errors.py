@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from chalicelib.adapters.openai.error_body import ErrorBody, read_error
+from chalicelib.adapters.openai.error_body import ErrorBody, code_of, read_error
 from chalicelib.adapters.openai.error_signs import Error, sign_of
 from chalicelib.adapters.openai.redaction import redact_message
 from chalicelib.adapters.openai.waits import wait_of
@@ -22,6 +24,12 @@ from chalicelib.domain.failures import (
     WorkerMisconfigured,
 )
 
+if TYPE_CHECKING:
+    from httpx2 import Response
+    from openai import APIStatusError
+
+NO_TLS = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "UNKNOWN_PROTOCOL", "HTTP_REQUEST")
+UNSHARED = frozenset({"resource_unavailable", "capacity_exceeded"})  # capacity for cheap requests says nothing about others
 SHARED_LIMITS = frozenset({"requests", "tokens", "input", "output"})  # what `x-ratelimit-reset-*` headers are named by
 
 
@@ -31,7 +39,9 @@ def from_exception(exc: Exception) -> AttemptFailed:
     import openai
 
     if isinstance(exc, openai.APIStatusError):
-        return from_response(exc.status_code, exc.response.headers, exc.body, str(exc.request.url))
+        return redirected(exc.response) or from_response(exc.status_code, exc.response.headers, _body_of(exc), str(exc.request.url))
+    if isinstance(exc.__cause__ or exc, httpx2.ConnectTimeout):
+        return _not_connected(exc)
     if isinstance(exc, (openai.APITimeoutError, httpx2.TimeoutException, TimeoutError)):
         return ProviderTimeout()
     if isinstance(exc, (openai.APIConnectionError, httpx2.HTTPError, httpx2.StreamError)):
@@ -48,7 +58,9 @@ def from_response(status: int, headers: Mapping[str, str], body: object, url: st
         url: what was asked, for an error that is about the address.
     """
     said = read_error(body)
-    return _failure(Error(status if status != 200 else said.status, said), headers, url)
+    if kind := headers.get("x-amzn-errortype", ""):
+        said = replace(said, codes=said.codes | {code_of(kind.partition(":")[0])})
+    return _failure(Error(status if status != 200 else said.status or 200, said), headers, url)
 
 
 def from_event(error: object) -> AttemptFailed:
@@ -58,6 +70,20 @@ def from_event(error: object) -> AttemptFailed:
     """
     said = read_error(error)
     return _failure(Error(said.status, said), {}, "")
+
+
+def redirected(response: Response) -> AddressInvalid | None:
+    """Return the error of an address that redirects to where the request cannot follow; None: it does not.
+
+    After most redirects a request is sent without its content, and to another host without the key.
+    """
+    if not response.history:
+        return None
+    first, last = response.history[0].request, response.request
+    if first.method == last.method and (first.url.host == last.url.host or response.status_code != 401):
+        return None
+    ours = f"The configured address redirects from {_shown(str(first.url))} to {_shown(str(last.url))}, where the request cannot follow."
+    return AddressInvalid(f"{ours} The address has to be the one that answers.", provider_status=response.history[0].status_code)
 
 
 def no_api(url: str, body: object) -> AddressInvalid:
@@ -73,19 +99,28 @@ def misconfigured(exc: BaseException) -> WorkerMisconfigured:
 def _failure(error: Error, headers: Mapping[str, str], url: str) -> AttemptFailed:
     sign = sign_of(error)
     kind, said = sign.kind, error.body
-    wait = None
-    if kind is ProviderRateLimited or "retry-after" in headers or "retry-after-ms" in headers:
-        wait = wait_of(headers, said.message, said.fields, said.codes & SHARED_LIMITS, time.time())
+    is_limited = kind is ProviderRateLimited
+    wait = wait_of(headers, said.message, said.fields, said.codes & SHARED_LIMITS, time.time(), resets=is_limited)
     failure = kind(
         _message(kind, said, url),
         provider_status=error.status,
         provider_request_id=headers.get("x-request-id"),
-        retry_after=wait,
+        retry_after=wait if is_limited or (error.status or 0) >= 500 or kind.retryable else None,
         suggestion=sign.suggestion,
     )
-    if isinstance(failure, ProviderRateLimited):  # capacity for cheap requests says nothing about others
-        failure.is_shared = "resource_unavailable" not in said.codes
+    if isinstance(failure, ProviderRateLimited):
+        failure.is_shared = not UNSHARED & said.codes
     return failure
+
+
+def _body_of(exc: APIStatusError) -> object:
+    """Return the body of an error response. The SDK's own `body` lacks what stands beside `error`."""
+    import httpx2
+
+    try:
+        return exc.response.content
+    except httpx2.ResponseNotRead:
+        return exc.body
 
 
 def _not_connected(exc: Exception) -> AttemptFailed:
@@ -100,8 +135,14 @@ def _not_connected(exc: Exception) -> AttemptFailed:
         return WorkerMisconfigured("The request could not be sent: the configured key or address has characters that HTTP does not allow.")
     if isinstance(cause, httpx2.ConnectError) and "CERTIFICATE_VERIFY_FAILED" in words:
         return AddressInvalid(f"The certificate of the configured address is not trusted: {words}")
+    if isinstance(cause, httpx2.ConnectError) and any(sign in words for sign in NO_TLS):
+        return AddressInvalid(f"The server at the configured address does not speak https: {words}")
     if isinstance(cause, httpx2.ProxyError):
         return ProviderConnectionLost(f"The proxy did not make the connection to OpenAI: {words}")
+    if isinstance(cause, (httpx2.ConnectError, httpx2.ConnectTimeout)):
+        request = getattr(exc, "request", None)
+        host = redact_message(request.url.host) if request is not None else "OpenAI"
+        return ProviderConnectionLost(f"No connection to {host} could be made{f': {words}' if words else ' in time.'}")
     return ProviderConnectionLost()
 
 
