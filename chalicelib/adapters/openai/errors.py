@@ -91,6 +91,11 @@ def no_api(url: str, body: object) -> AddressInvalid:
     return AddressInvalid(_message(AddressInvalid, read_error(body), url))
 
 
+def other_api() -> AddressInvalid:
+    """Return the error of an address that answers with Chat Completions, whatever it is asked."""
+    return AddressInvalid("The configured address answers as the Chat Completions API, and not as the Responses API.")
+
+
 def misconfigured(exc: BaseException) -> WorkerMisconfigured:
     """Return the error of a worker that cannot make requests, such as without a package that its proxy needs."""
     return WorkerMisconfigured(f"The worker cannot make requests to OpenAI: {redact_message(str(exc))}")
