@@ -5,6 +5,7 @@
 | `{"error": {"message", "type", "code", "param"}}`, or the inner object alone | OpenAI and most compatible servers; the SDK unwraps it |
 | `{"error": "text"}`, `{"message": "text"}`, `{"errors": [{"message", "code"}]}` | small servers and gateways |
 | `{"detail": "text"}`, `{"detail": [{"loc", "msg", "type"}]}` | FastAPI |
+| `{"object": "error", "message": {"detail": [...]}}` | Mistral |
 | `{"title", "detail", "status"}` | problem details (RFC 9457) |
 | `{"fault": {"faultstring", "detail": {"errorcode"}}}` | Apigee |
 | `{"error": {"message": "Provider returned error", "metadata": {"raw": ...}}}` | OpenRouter; the words are in `raw` |
@@ -31,7 +32,7 @@ CODES = ("code", "type", "reason", "status", "errorcode", "error_code", "error_t
 NUMBERS = ("status", "status_code", "statusCode", "code", "http_code")
 WORDS = ("message", "detail", "msg", "raw", "faultstring", "error_description", "error_message", "errorMessage", "Message", "status_msg")
 TITLES = ("title", "reason")  # they count where there are no other words
-INNER = ("error", "errors", "fault", "detail", "innererror", "inner_error", "details", "metadata", "base_resp")
+INNER = ("error", "errors", "message", "fault", "detail", "innererror", "inner_error", "details", "metadata", "base_resp")
 MAX_DEPTH = 5
 _WRAPPED = re.compile(r"\s*litellm\.\w{1,60}: (?:(?:litellm\.)?\w{0,40}(?:Error|Exception): ){0,4}(?:\w{1,60} (?:\w{1,60} )?- )?")
 _WRAPPED_END = re.compile(r"[.\s]*Received Model Group=")

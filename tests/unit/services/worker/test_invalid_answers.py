@@ -22,6 +22,14 @@ SCHEMA = {
     "additionalProperties": False,
 }
 FORMAT = {"type": "json_schema", "name": "person", "schema": SCHEMA}
+DRAFT = json.dumps({"name": "Bob", "born": 1})
+THOUGHTS = [
+    ("<think>", "</think>\n"),
+    ("<thinking>", "</thinking>"),
+    ("<reasoning>\n", "\n</reasoning>\n"),
+    ("[THINK]", "[/THINK]"),
+    ("<|channel|>analysis<|message|>", "<|end|><|start|>assistant<|channel|>final<|message|>"),
+]
 WRONG = '{"name": "Ada", "born": "1815"}'
 
 
@@ -53,6 +61,7 @@ def parsed(world: World, job: Job) -> Any:
         json.dumps([PERSON]),
         json.dumps(TEXT),
         f'{{"name": "Ada"}}\nNo, completely: {TEXT}',
+        *(f"{begin}Perhaps {DRAFT}?{end}{TEXT}" for begin, end in THOUGHTS),
     ],
 )
 def test_the_one_document_that_fits_is_the_answer(text: str) -> None:
