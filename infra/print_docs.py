@@ -155,14 +155,14 @@ def _signs_section() -> str:
     rows = ((f"`{sign.kind.code}`", sign.meaning, *_signs(sign), sign.suggestion) for sign in SIGNS)
     return f"""## By which signs an error of OpenAI is known
 
-The first line that fits decides. A line fits by one of its codes (also of types, in any
-spelling: `RateLimitReached` counts as `rate_limit_reached`; `*` stands for any end), or by one of its words in the message (regular expressions, regardless of
-capitals), or, without both, by its status alone. The status has to be one of the line's, if it has
-some; inside a stream that has begun it is the number in the error, if there is one, and without one
-only codes count, and words of lines for every status. An error with the status 200 is read in the
-same way. Bodies are read in the shapes of OpenAI, nested or flat, FastAPI (`detail`), problem
-details, lists, plain text and pages of HTML, and without what a gateway (OpenRouter, LiteLLM) puts
-around the words of the server behind it.
+The first line that fits decides. A line fits by one of its codes (also of types, in any spelling:
+`RateLimitReached` counts as `rate_limit_reached`; `*` stands for any end), or by one of its words
+in the message (regular expressions, regardless of capitals), or, without both, by its status alone.
+The status has to be one of the line's, if it has some; inside a stream that has begun it is the
+number in the error, if there is one, and without one only codes count, and words of lines for every
+status. An error with the status 200 is read in the same way. Bodies are read in the shapes of
+OpenAI, nested or flat, FastAPI (`detail`), problem details, lists, plain text and pages of HTML,
+and without what a gateway (OpenRouter, LiteLLM) puts around the words of the server behind it.
 
 {_table(("code", "meaning", "status", "codes", "words", "what helps, if not as above"), rows)}
 

@@ -131,14 +131,15 @@ RATE_WORDS = (
     r"rate exceeded",
     r"too many requests",
 )
+ACCOUNT = "(?:your|this|the) (?:newly created )?(?:account|teams?|organization|project)"
 QUOTA_WORDS = (
     r"you(?:'ve| have)? (?:exceeded|reached|used up) your (?:\w+ ){0,2}(?:quota|usage limits?|credits?|budget)",
     r"insufficient (?:balance|credits?|quota|funds)",
     r"(?:key|spend\w*|billing|budget|credit) (?:hard )?limit (?:was |has been )?(?:exceeded|reached)",
     r"(?:authentication error, )?(?:budget has been exceeded|exceeded(?:token|user|team|model)?budget)",
     r"(?:\w{1,20}error: )?you have used up your (?:\w+ ){0,3}(?:allocation|quota|credits?)",
-    r"(?:your|this|the) (?:newly created )?(?:account|teams?|organization|project)\b.{0,60} (?:has|have) (?:either )?used all available credits",
-    r"(?:your|this|the) (?:newly created )?(?:account|teams?|organization|project)\b.{0,60} (?:doesn't|does not|don't) have any credits",
+    rf"{ACCOUNT}\b.{{0,60}} (?:has|have) (?:either )?used all available credits",
+    rf"{ACCOUNT}\b.{{0,60}} (?:doesn't|does not|don't) have any credits",
     r"(?:your |this |the )?account\b.{0,80} is (?:suspended|disabled|inactive)\b.{0,40} (?:balance|billing|spending|payment)",
     r"access denied, please make sure your account is in good standing",
     r"(?:\w+ ){0,3}requires a valid (?:credit card|payment method)",
@@ -211,7 +212,8 @@ SIGNS: tuple[Sign, ...] = (
         "The account may not use this model, or there is none of this name.",
         codes=frozenset(
             {
-                *("model_not_found", "deployment_not_found", "model_not_available", "model_not_supported", "unknown_model", "invalid_model"),
+                *("model_not_found", "deployment_not_found", "model_not_available", "model_not_supported"),
+                *("unknown_model", "invalid_model"),
                 *(f"{who}_model_access_denied" for who in ("key", "team", "user", "org", "project")),
             }
         ),
@@ -375,7 +377,14 @@ SIGNS: tuple[Sign, ...] = (
         "The code is about the request.",
         statuses=REQUEST_FAULTS,
         codes=frozenset(
-            {"data_residency_mismatch", "bad_request_error", "bad_request", "validation_error", "not_found_error", "unprocessable_entity_error"}
+            {
+                "data_residency_mismatch",
+                "bad_request_error",
+                "bad_request",
+                "validation_error",
+                "not_found_error",
+                "unprocessable_entity_error",
+            }
         ),
         prefixes=("invalid_", "image_", "unsupported_", "missing_", "unknown_", "failed_to_download_", "empty_image_"),
     ),

@@ -104,13 +104,13 @@ def misconfigured(exc: BaseException) -> WorkerMisconfigured:
 def _failure(error: Error, headers: Mapping[str, str], url: str) -> AttemptFailed:
     sign = sign_of(error)
     kind, said = sign.kind, error.body
-    is_limited = kind is ProviderRateLimited
-    wait = wait_of(headers, said.message, said.fields, said.codes & SHARED_LIMITS, time.time(), resets=is_limited)
+    limits = said.codes & SHARED_LIMITS
+    wait = wait_of(headers, said.message, said.fields, limits, time.time(), resets=kind is ProviderRateLimited)
     failure = kind(
         _message(kind, said, url),
         provider_status=error.status,
         provider_request_id=headers.get("x-request-id"),
-        retry_after=wait if is_limited or (error.status or 0) >= 500 or kind.retryable else None,
+        retry_after=wait,
         suggestion=sign.suggestion,
     )
     if isinstance(failure, ProviderRateLimited):

@@ -4,12 +4,14 @@
 |---|---|
 | `retry-after-ms`, `x-ms-retry-after-ms` | milliseconds |
 | `Retry-After` | seconds, also with a fraction, a unit (`1m30s`), quoted or repeated; a date of HTTP or ISO 8601; a moment in Unix time |
-| the message | "try again in 6h3m12.5s", "retry after 20 minutes", "in 1 day", "in 250ms", "in 00:01:30", "resets at 2026-12-01 10:00 UTC" |
-| fields of the body | `retry_after`, `retry_after_ms`, `retryDelay`, `resets_in_seconds`, `resets_at`, `estimated_time`, and the `headers` that a gateway got |
-| `x-ratelimit-reset-*`, `anthropic-ratelimit-*-reset`, `ratelimit-reset` | a duration, seconds, a date or a moment; only if nothing else says it |
-| `RateLimit` | seconds: `limit=100, remaining=0, reset=50` or `"default";r=0;t=50`; only if nothing else says it |
+| the message | "try again in 6h3m12.5s", "retry after 20 minutes", "in 1 day", "in 250ms", "in 00:01:30", "resets at 2026-12-01 10:00" |
+| fields of the body | `retry_after`, `retry_after_ms`, `retryDelay`, `resets_in_seconds`, `resets_at`, `estimated_time` |
+| `x-ratelimit-reset-*`, `anthropic-ratelimit-*-reset`, `ratelimit-reset` | a duration, seconds, a date or a moment |
+| `RateLimit` | seconds: `limit=100, remaining=0, reset=50` or `"default";r=0;t=50` |
 
-Of the header and the message the longer wait counts.
+Of the header, the message and the fields the longest wait counts. The headers in the last two lines
+count only if nothing else says it. Fields may also be in an object inside, as a gateway has the
+headers that it got.
 """
 
 from __future__ import annotations
@@ -51,7 +53,9 @@ WAIT_FIELDS = frozenset(
 )
 
 
-def wait_of(headers: Mapping[str, str], message: str, fields: Mapping[str, Any], kinds: frozenset[str], now: float, *, resets: bool = True) -> int | None:
+def wait_of(
+    headers: Mapping[str, str], message: str, fields: Mapping[str, Any], kinds: frozenset[str], now: float, *, resets: bool = True
+) -> int | None:
     """Return the wait that a response asks for, in whole seconds, rounded up; None: it asks for none.
 
     Args:
