@@ -72,6 +72,15 @@ def test_only_an_answer_that_shows_that_there_is_no_api_refuses_an_address(refus
                 check_api(server.url, "sk-1")
 
 
+def test_an_address_that_redirects_a_request_without_its_content_is_refused() -> None:
+    """Such as one of http where the server has moved to https."""
+    with (
+        QuirkyOpenAI(always=lambda _: Refusal(301, b"", headers={"Location": "/v1/elsewhere"})) as server,
+        pytest.raises(AddressRefused, match=r"redirects from .*/v1/responses to .*/v1/elsewhere"),
+    ):
+        check_api(server.url, "sk-1")
+
+
 def test_an_address_that_cannot_be_asked_from_here_is_named_and_taken() -> None:
     assert "could not be asked" in (check_api("http://127.0.0.1:9/v1", "sk-1") or "")
 
