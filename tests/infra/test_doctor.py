@@ -14,7 +14,7 @@ from moto import mock_aws
 from rich.console import Console
 from typer.testing import CliRunner
 
-from infra.__main__ import app
+from infra.commands import app
 from infra.chalice_config import SETTINGS
 from infra.cloud import Cloud
 from infra.doctor import account, run, services, stage
