@@ -111,13 +111,16 @@ class Interrupt:
 
 sys.meta_path.insert(0, Interrupt())
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a test run in the background ignores it
-runpy.run_module("infra", run_name="__main__", alter_sys=True)
+runpy.run_module(sys.argv[2], run_name="__main__", alter_sys=True)
 """
 
 
-@pytest.mark.parametrize("module", ["typer", "infra.deploy", "infra.local.up", "boto3"])
-def test_ctrl_c_while_modules_are_imported_leaves_no_traceback(module: str) -> None:
-    done = subprocess.run([sys.executable, "-c", INTERRUPTED_IMPORT, module], cwd=ROOT, capture_output=True, text=True, check=False)
+@pytest.mark.parametrize(
+    ("module", "command"),
+    [("typer", "infra"), ("infra.deploy", "infra"), ("infra.local.up", "infra"), ("boto3", "infra"), ("typer", "cli.demo")],
+)
+def test_ctrl_c_while_modules_are_imported_leaves_no_traceback(module: str, command: str) -> None:
+    done = subprocess.run([sys.executable, "-c", INTERRUPTED_IMPORT, module, command], cwd=ROOT, capture_output=True, text=True, check=False)
 
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
 
