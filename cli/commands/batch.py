@@ -15,6 +15,7 @@ from cli.commands import options
 from cli.errors import Unreachable, UsageError
 from cli.files import write_file
 from cli.links import download
+from cli.listing import Listing
 from cli.session import Json, Session, session
 from cli.usage import text_id
 
@@ -226,8 +227,11 @@ def _export(current: Session, batch: str, query: dict[str, Any]) -> Iterator[byt
 
 
 def _print_batches(batches: list[dict[str, Any]]) -> None:
-    table = output.new_table(["batch", "name", "status", "rows", "done", "failed", "cost", "created"])
-    table.columns[0].min_width = max(len(batch["batch_id"]) for batch in batches)  # ids must be copyable, so never cut them off
+    table = Listing(
+        ["batch", "name", "status", "rows", "done", "failed", "cost", "created"],
+        whole=("batch", "status", "rows", "done", "failed", "cost", "created"),
+        spare=("created", "cost", "name", "done", "rows", "failed"),
+    )
     for batch in batches:
         counts = batch.get("counts") or {}
         table.add_row(
@@ -240,4 +244,4 @@ def _print_batches(batches: list[dict[str, Any]]) -> None:
             output.money(batch.get("cost"), batch.get("currency", "USD")) or "",
             output.ago(batch.get("created_at")),
         )
-    output.stdout().print(table)
+    table.print()

@@ -120,7 +120,9 @@ runpy.run_module(sys.argv[2], run_name="__main__", alter_sys=True)
     [("typer", "infra"), ("infra.deploy", "infra"), ("infra.local.up", "infra"), ("boto3", "infra"), ("typer", "cli.demo")],
 )
 def test_ctrl_c_while_modules_are_imported_leaves_no_traceback(module: str, command: str) -> None:
-    done = subprocess.run([sys.executable, "-c", INTERRUPTED_IMPORT, module, command], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED_IMPORT, module, command], cwd=ROOT, capture_output=True, text=True, check=False
+    )
 
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
 
