@@ -27,10 +27,13 @@ from chalicelib.ports import ModelRequest, ResponseEnded, TextDelta
 from chalicelib.services.prompts.cache_scope import scope_to_tenant
 from cli.checks.redaction import redact
 from cli.checks.text_input import problem_of_text
+from cli.errors import UsageError
+from cli.http_client import new_client
 from infra.error_handling import sentence
 from infra.openai_key import checked_openai_key
 
 TIMEOUT_SECONDS = 120.0
+ANY_OTHER_HOST = "https://api.openai.com"  # the client of the workers makes all proxies ready, whatever host it calls
 SCHEMA = {
     "name": "colour",
     "schema": {"type": "object", "properties": {"colour": {"type": "string"}}, "required": ["colour"], "additionalProperties": False},
@@ -108,12 +111,15 @@ def main(arguments: list[str] | None = None) -> int:
     if problem := problem_of_text(options.model):
         parser.error(f"model: it {problem}")
     try:
+        new_client(ANY_OTHER_HOST, TIMEOUT_SECONDS).close()  # says in one sentence which proxy or certificate cannot be used
         key = checked_openai_key(os.environ.get("OPENAI_API_KEY", "").strip() or "none")
         return asyncio.run(_run(options.url, key, options.model))
     except KeyboardInterrupt:
         return 130
     except typer.BadParameter as error:
         parser.error(error.message)
+    except UsageError as error:
+        sys.exit(f"Failed: {error.message} {error.hint or ''}".rstrip())
     except HeadraceError as error:
         sys.exit(f"Failed: {redact(str(error))}")
     except Exception as error:  # noqa: BLE001  the last resort: a traceback helps no user, and may quote a secret

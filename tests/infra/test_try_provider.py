@@ -46,8 +46,9 @@ def test_a_server_that_does_not_answer_is_a_failure(capsys: pytest.CaptureFixtur
         ("http://127.0.0.1:9/v1", "m\udce9", {}, 2, "not text in UTF-8"),
         ("http://127.0.0.1:9/v1", "m", {"OPENAI_API_KEY": "sk-secret\udce9"}, 2, "a character that a key cannot have"),
         ("https://192.0.2.1/v1", "m", {"HTTPS_PROXY": "socks5://127.0.0.1:9"}, "Failed", "socksio"),
+        ("http://127.0.0.1:9/v1", "m", {"HTTPS_PROXY": "junk://x"}, "Failed", "HTTPS_PROXY=junk://x cannot be used"),
     ],
-    ids=["address", "query", "model", "key", "proxy"],
+    ids=["address", "query", "model", "key", "socks", "proxy"],
 )
 def test_what_cannot_work_is_said_in_one_sentence(
     monkeypatch: pytest.MonkeyPatch,
@@ -68,3 +69,4 @@ def test_what_cannot_work_is_said_in_one_sentence(
     assert said.startswith(str(code))
     assert words in said
     assert "sk-secret" not in said
+    assert "Traceback" not in said

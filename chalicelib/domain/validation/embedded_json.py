@@ -27,7 +27,14 @@ def candidates(text: str) -> list[Any]:
     A document is an object or a list; a single fenced block may also be another value. At most
     `MAX_CANDIDATES` and one more.
     """
-    text = text.removeprefix("\ufeff").rpartition(_THOUGHTS_END)[2].strip()
+    text = text.removeprefix("\ufeff")
+    found = _candidates(text.rpartition(_THOUGHTS_END)[2].strip())
+    if not found and _THOUGHTS_END in text:  # the mark may stand in a text of the document, and ends no thoughts there
+        found = [value for value in _candidates(text.strip()) if _THOUGHTS_END in json.dumps(value)]
+    return found
+
+
+def _candidates(text: str) -> list[Any]:
     if fenced := _FENCED.match(text):
         with suppress(ValueError):  # several blocks, or none of JSON
             return [json_limits.loads(fenced[1], json_limits.MAX_ANSWER_VALUES, unique_names=False)]
