@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -66,24 +66,7 @@ def submit(
     """
     if glob is not None and not any(path.is_dir() for path in paths):
         raise UsageError("--glob chooses files of a folder, but no folder is named.")
-    batch_options = {
-        "name": name,
-        "type": job_type,
-        "model": model,
-        "priority": priority,
-        "options": request.parse_pairs(option or [], "--option"),
-        "config": request.parse_pairs(config or [], "--config"),
-        "prompt_template": _read_template(template),
-        "batch_size": batch_size,
-        "delay": delay,
-        "parallel_limit": parallel_limit,
-        "failure_tolerance": failure_tolerance,
-        "webhook_url": webhook_url,
-        "notify": notify or None,
-        "delimiter": delimiter,
-        "dry_run": dry_run or None,
-    }
-    given = {option_name: value for option_name, value in batch_options.items() if value not in (None, {})}
+    given = _options(ctx.params)
     answer = submit_batch(session(ctx).api, read_batch_input(paths, glob, as_what), given)
     if answer.get("dry_run"):
         _show(answer, as_json, print_dry_run)
@@ -206,6 +189,21 @@ def _show(answer: dict[str, Any], as_json: bool, show: Any) -> None:
         output.print_json(answer)
     else:
         show(answer)
+
+
+def _options(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of the batch. `given` are the parameters of `submit` by name."""
+    names = ("name", "model", "priority", "batch_size", "delay", "parallel_limit", "failure_tolerance", "webhook_url", "delimiter")
+    options = {
+        **{name: given[name] for name in names},
+        "type": given["job_type"],
+        "options": request.parse_pairs(given["option"] or [], "--option"),
+        "config": request.parse_pairs(given["config"] or [], "--config"),
+        "prompt_template": _read_template(given["template"]),
+        "notify": list(given["notify"] or []) or None,
+        "dry_run": given["dry_run"] or None,
+    }
+    return {name: value for name, value in options.items() if value not in (None, {})}
 
 
 def _read_template(template: str | None) -> str | None:
