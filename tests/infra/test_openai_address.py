@@ -10,8 +10,8 @@ import pytest
 from moto import mock_aws
 from typer.testing import CliRunner
 
-from infra.__main__ import app
 from infra.cloud import Cloud
+from infra.commands import app
 from infra.local import up
 from infra.naming import openai_secret_name
 from infra.openai_address import AddressRefused, check_api

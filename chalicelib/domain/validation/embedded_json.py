@@ -28,7 +28,14 @@ def candidates(text: str) -> list[Any]:
     A document is an object or a list; a single fenced block may also be another value. At most
     `MAX_CANDIDATES` and one more.
     """
-    text = _THOUGHTS_END.split(text.removeprefix("\ufeff"))[-1].strip()
+    text = text.removeprefix("\ufeff")
+    found = _candidates(_THOUGHTS_END.split(text)[-1].strip())
+    if not found and _THOUGHTS_END.search(text):  # the mark may stand in a text of the document, and ends no thoughts there
+        found = [value for value in _candidates(text.strip()) if _THOUGHTS_END.search(json.dumps(value))]
+    return found
+
+
+def _candidates(text: str) -> list[Any]:
     if fenced := _FENCED.match(text):
         with suppress(ValueError):  # several blocks, or none of JSON
             return [json_limits.loads(fenced[1], json_limits.MAX_ANSWER_VALUES, unique_names=False)]
