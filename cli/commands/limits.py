@@ -9,6 +9,7 @@ import typer
 
 from cli import output
 from cli.errors import UsageError
+from cli.listing import Listing
 from cli.session import Json, session
 from cli.usage import text
 
@@ -91,19 +92,19 @@ def _lane_and_jobs(one: str) -> tuple[str, int | None]:
 
 
 def _print(rows: list[dict[str, Any]]) -> None:
-    table = output.new_table(COLUMNS)
+    table = Listing(COLUMNS, whole=("running", "each user"), folded=("queued",), spare=("shards", "fair by", "weight"))
     for row in rows:
         queued = ", ".join(f"{lane} {jobs}" for lane, jobs in (row.get("queued") or {}).items() if jobs is not None)
         table.add_row(
-            output.clean(str(row["tenant"])),
+            str(row["tenant"]),
             f"{row['weight']:g}",
             _used(row.get("running"), row.get("concurrency")),
             _used(row.get("user_running"), row.get("user_concurrency")),
-            output.clean(queued),
-            output.clean(str(row["fair_by"])),
+            queued,
+            str(row["fair_by"]),
             str(row["shards"]),
         )
-    output.stdout().print(table)
+    table.print()
 
 
 def _used(running: Any, limit: Any) -> str:

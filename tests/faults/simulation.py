@@ -138,7 +138,7 @@ class Simulation(Processes):
     # ---- AWS
 
     async def _poll(self) -> None:
-        """Deliver the visible messages to the workers of their queues."""
+        """Deliver the visible messages to the workers of their queues, and to the scheduler."""
         queues = self.real.queues
         while True:
             self._sent.clear()
@@ -146,8 +146,8 @@ class Simulation(Processes):
             for queue in QUEUES:
                 while messages := queues.receive(queue, JOB_QUEUES[queue].batch_size):
                     self.spawn(self.run_worker(messages, queue))
-            for message in queues.receive(SCHEDULE):
-                self.spawn(self.run_scheduler(message))
+            while messages := queues.receive(SCHEDULE, 1):
+                self.spawn(self.run_scheduler(messages[0]))
             times = [message.visible_at for queue in (*QUEUES, SCHEDULE) for message in queues.messages[queue]]
             pause = max(0.0, (min(times) - self.world.clock.now()) / 1000) if times else SWEEP_EVERY
             try:
@@ -163,8 +163,8 @@ class Simulation(Processes):
                 skewed = SkewedClock(self.world.clock, self.sweeper_skew)
                 ctx = self.world.container.with_changes(clock=skewed)
                 self.spawn(self.run_call("sweep", sweep, ctx))
-                self.spawn(self.run_call("sweep", sweep_lines, ctx, skewed.now() + SERVE_MS))
                 self.spawn(self.run_call("sweep", serve_overdue_ends, ctx, skewed.now() + SERVE_MS))
+                self.spawn(self.run_call("sweep", sweep_lines, ctx, skewed.now() + SERVE_MS))
             await asyncio.sleep(SWEEP_EVERY)
 
     async def _read_changes(self) -> None:

@@ -91,7 +91,7 @@ class World:
     def schedule(self, seconds: float = 1.0) -> None:
         """Let the scheduler serve, for so long, the shards whose messages have come."""
         queues = self.container.queues
-        for message in queues.receive(SCHEDULE):
+        for message in queues.receive(SCHEDULE, 1_000):
             named = ShardMessage.from_json(message.body)
             assert named is not None
             run(self.loop, serve_shard(self.container, named, self.clock.now() + round(seconds * 1000)))

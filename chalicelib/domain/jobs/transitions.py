@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from chalicelib.domain.failures import DependencyFailed, final_suggestion
+from chalicelib.domain.failures import DependencyFailed, OutputInvalid, final_suggestion
 from chalicelib.domain.jobs.job import DEPENDENCIES, START_LATER, Job, JobError, Status, Usage, Wait
 from chalicelib.domain.units import DAY_MS, Ms, Nano
 
@@ -225,6 +225,7 @@ def retry_later(
         tries=job.tries if counts_as_attempt else max(0, job.tries - 1),
         length=outcome.length,
         error=outcome.error,
+        invalid_answer=outcome.error.message if outcome.error and outcome.error.code == OutputInvalid.code else job.invalid_answer,
         cost=(job.cost or 0) + outcome.cost if outcome.cost is not None else job.cost,
         reason=outcome.error.code if outcome.error else None,
         response_id=None,
@@ -557,6 +558,7 @@ def _end(job: Job, now: Ms, status: Status, **changes: Any) -> Job:
         due_at=now + END_CHECK_DELAY_MS if job.notifies or job.has_dependents else None,
         resume_at=None,
         reason=None,
+        invalid_answer=None,
         ttl=now // 1000 + days * 86_400,
         **changes,
     )

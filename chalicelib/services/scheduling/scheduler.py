@@ -6,9 +6,10 @@ release writes no record: the generation stays, so a job that is released twice 
 one whose wake-up is lost is still in its line and is released again.
 
 A loop that finds no line gives up its lease and reads the lines once more. One whose causes cannot
-be over for a while sends itself a message for that time and ends. One that dies is followed by the
-next within half a minute, because it has sent a delayed message ahead; and the sweep wakes each
-shard that has lines and no loop.
+be over for a while sends itself a message for that time and ends. While it goes on it sends a
+delayed message ahead, so one that dies is followed by the next within half a minute. And the sweep
+wakes each shard that has lines and no loop. A message leads to at most one other, so there are never
+many.
 """
 
 from __future__ import annotations
@@ -42,8 +43,9 @@ NET_MS, NET_DELAY_MS = 20_000, 25_000  # how often a loop sends itself a message
 ROWS_MS = 2_000  # how often the lines are read
 FACTS_MS = 1_000  # how often the facts about causes are read
 KEY_MS = 15_000  # how often it is looked whether there is an OpenAI key
-QUIET_MS = 30_000  # after the last job was held, and after two looks that found none, the row of a line is deleted
+QUIET_MS = 30_000  # between two looks that found no job in a line, after which its row is deleted
 SLEEP_MS = 20_000  # a loop ends if no cause can be over sooner
+LINGER_MS = 5_000  # and if no job was held for so long
 IN_FLIGHT_MS = 2_000  # how long after its release a job may not have taken its slot yet
 MAX_TENANTS = 32  # of a cause that are looked at in one round
 MAX_READY = 100  # messages in the queue `ready`, with which nothing more is released
@@ -62,14 +64,17 @@ class _Queue:
     trials: Trials = field(default_factory=Trials)
     probed: dict[str, Ms] = field(default_factory=dict)
     sent: list[Ms] = field(default_factory=list)  # when jobs were released that have perhaps not taken their slots yet
-    empty_since: dict[str, Ms] = field(default_factory=dict)  # tenant: when its line was first found empty
+    empty_since: dict[str, Ms] = field(default_factory=dict)  # tenant: when its line was first found empty, with the row as it is
     next_at: Ms = 0
     saved_at: Ms = 0
 
     def refresh(self, lines: Iterable[Line]) -> None:
-        self.lines = {line.tenant: line for line in lines}
+        before, self.lines = self.lines, {line.tenant: line for line in lines}
         for tenant, line in self.lines.items():
-            self.heads.setdefault(tenant, Heads())
+            heads = self.heads.setdefault(tenant, Heads())
+            if tenant in before and before[tenant].touched_at != line.touched_at:  # what was seen before says nothing
+                heads.is_empty = False
+                self.empty_since.pop(tenant, None)
             self.fair.join(tenant, position=line.position)
         for tenant in set(self.heads) - set(self.lines):
             del self.heads[tenant]
@@ -108,20 +113,27 @@ class ShardLoop:
     async def _serve(self) -> None:
         ctx = self._ctx
         while (now := ctx.clock.now()) < self._until:
-            if now >= self._net_at:
-                await ctx.offload(wake_shard, ctx, ShardMessage(self._number, Call.WATCH), now + NET_DELAY_MS)
-                self._net_at = now + NET_MS
             await self._read_lines(now)
             if not self._queues and await self._end():
                 return
             await self._visit_all()
             next_at = min((queue.next_at for queue in self._queues.values()), default=now)
-            if next_at > ctx.clock.now() + SLEEP_MS and await self._end():
+            if next_at > ctx.clock.now() + SLEEP_MS and self._is_quiet(now) and await self._end():
                 await self._sleep_until(min(next_at, now + MAX_DELAY_MS))
                 return
+            if now >= self._net_at:
+                await ctx.offload(wake_shard, ctx, ShardMessage(self._number, Call.WATCH), now + NET_DELAY_MS)
+                self._net_at = now + NET_MS
             await asyncio.sleep(ROUND_MS / 1000)
         await ctx.offload(ctx.lines.release_shard, self._shard)
         await ctx.offload(wake_shard, ctx, ShardMessage(self._number, at=ctx.clock.now()))
+
+    def _is_quiet(self, now: Ms) -> bool:
+        """Whether no job was held a moment ago, and no line seems to be empty. While jobs come, a loop
+        that is there is cheaper than a message for each; and to see that a line is empty takes a while.
+        """
+        touched = (line.touched_at for queue in self._queues.values() for line in queue.lines.values())
+        return now - max(touched, default=0) >= LINGER_MS and not any(queue.empty_since for queue in self._queues.values())
 
     async def _end(self) -> bool:
         """Give up the lease, then look once more: whoever held a job meanwhile saw the lease, or is seen now.
@@ -268,9 +280,10 @@ class ShardLoop:
     async def _read_heads(self, queue: _Queue, opening: Opening, now: Ms) -> None:
         """Read the heads of the tenants that come next; of all if the line may be empty."""
         ctx, positions = self._ctx, queue.fair.positions()
-        may_be_empty = {tenant for tenant, line in queue.lines.items() if now - line.touched_at >= QUIET_MS}
+        may_be_empty = {tenant for tenant, line in queue.lines.items() if now - line.touched_at >= LINGER_MS or tenant in queue.empty_since}
         tenants = sorted(queue.lines, key=lambda tenant: positions.get(tenant, 0.0))[:MAX_TENANTS] if opening.jobs else []
         stale = [tenant for tenant in {*tenants, *may_be_empty} if queue.heads[tenant].is_stale(now)]
+        stale.sort(key=lambda tenant: queue.heads[tenant].read_at)  # all take turns
         await asyncio.gather(*(ctx.offload(queue.heads[tenant].read, ctx, queue.cause, tenant, now) for tenant in stale[:MAX_TENANTS]))
 
     def _may_release(self, now: Ms) -> bool:
@@ -322,18 +335,25 @@ class ShardLoop:
         return False
 
     async def _remove_empty(self, queue: _Queue, now: Ms) -> None:
-        """Delete the rows of lines in which two looks have found no job for a while."""
+        """Delete the rows of lines in which two looks found no job, if nobody has written the row since
+        the first one (protocol rule 27: the row before the record). The time between the looks is
+        this loop's own: other clocks may be wrong.
+        """
         ctx = self._ctx
         for tenant, line in list(queue.lines.items()):
             if not queue.heads[tenant].is_empty:
                 queue.empty_since.pop(tenant, None)
                 continue
-            since = queue.empty_since.setdefault(tenant, now)
-            if now - line.touched_at < QUIET_MS or now - since < ROWS_MS:
+            read_at = queue.heads[tenant].read_at
+            since = queue.empty_since.setdefault(tenant, read_at)
+            if read_at - since < QUIET_MS:
                 continue
             if await ctx.offload(ctx.lines.remove, line):
                 del queue.lines[tenant], queue.heads[tenant], queue.empty_since[tenant]
                 queue.fair.leave(tenant)
+            else:
+                queue.heads[tenant].is_empty = False
+                queue.empty_since.pop(tenant)
         if not queue.lines:
             del self._queues[queue.cause]
 

@@ -222,7 +222,7 @@ class AttemptRunner:
         """
         ctx, attempt = self._ctx, self.attempt
         before = attempt.job
-        in_new_line = hold is not None and await join_line(ctx, before, hold)
+        joined = await join_line(ctx, before, hold)
         job = await offload_with_retry(ctx, update_job, ctx.jobs, before, self._end_transition(evaluation, hold))
         if job is None:
             ctx.log("attempt_fenced", job_id=attempt.job.id, attempt=attempt.number)
@@ -235,7 +235,7 @@ class AttemptRunner:
             if job.status is Status.RETRYING:
                 await ctx.offload(send_wake_up, ctx.queues, job, ctx.clock.now())
             elif job.status is Status.HELD:
-                await announce_hold(ctx, job, in_new_line=in_new_line)
+                await announce_hold(ctx, job, joined)
             await ctx.offload(release_after, ctx, ctx.local_state.sent_for_slots, before, job)
             await self.broadcaster.sync_writers()
         except Unavailable as exc:  # the record is written: the sweeper wakes the job, and the change stream notifies subscribers

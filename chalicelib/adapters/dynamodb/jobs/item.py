@@ -159,6 +159,7 @@ class JobItem(Item):
     cancel_requested = BooleanAttribute(null=True, attr_name="cancel")
     reason = UnicodeAttribute(null=True)
     error = RecordAttribute(JobError, null=True, attr_name="err")
+    invalid_answer = UnicodeAttribute(null=True, attr_name="bad")
     incomplete_reason = UnicodeAttribute(null=True, attr_name="inc")
     length = IntAttribute(null=True, attr_name="len")
     usage = RecordAttribute(Usage, null=True)

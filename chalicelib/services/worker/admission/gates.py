@@ -6,7 +6,7 @@ a gate uses up no attempt).
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 from chalicelib.domain.errors import JobTypeNotFound, Unavailable, UnreadableRecord
@@ -18,6 +18,7 @@ from chalicelib.domain.limits.circuit_breaker import CircuitBreaker, Permission,
 from chalicelib.domain.limits.model_pause import FALLBACK_AFTER_MS, is_paused
 from chalicelib.domain.queues.causes import CauseKind, cause_of, kind_of
 from chalicelib.domain.queues.wakeup import Grant, WakeUp
+from chalicelib.domain.units import Ms
 from chalicelib.services.retrying import offload_with_retry
 from chalicelib.services.scheduling.slot_lines import release_held, release_instead
 from chalicelib.services.scheduling.visits import SELF_SERVED, wake_if_idle
@@ -30,6 +31,7 @@ from chalicelib.services.worker.admission.type_gate import count_start, counted_
 from chalicelib.services.worker.context import WorkerContext
 
 LIMITS_RETRY_MS = 5_000  # about how long a job waits if the limits cannot be read
+SLOW_HOLD_MS = 10_000  # a hold that took so long joins its line again: the scheduler deletes the row of an empty one after 30 s
 
 
 async def admit_job(ctx: WorkerContext, job: Job, grant: Grant | None = None) -> Admission:
@@ -97,10 +99,10 @@ async def hold_job(ctx: WorkerContext, wake_up: WakeUp, job: Job, wait: WaitUnti
     def change(seen: Job) -> Job | None:
         return transitions.hold(seen, wake_up.generation, wait.reason, wait.when, clock.now(), wait.cause)
 
-    is_new = await join_line(ctx, job, wait)
+    joined = await join_line(ctx, job, wait)
     held = await offload_with_retry(ctx, update_job, ctx.jobs, job, change)
     if held is not None and held.status is Status.HELD:
-        await announce_hold(ctx, held, in_new_line=is_new)
+        await announce_hold(ctx, held, joined)
     if held is not None and held.cause != job.cause:
         await pass_on(ctx, job)
     return held
@@ -112,22 +114,36 @@ async def pass_on(ctx: WorkerContext, job: Job) -> None:
         await ctx.offload(release_instead, ctx, ctx.local_state.sent_for_slots, job)
 
 
-async def join_line(ctx: WorkerContext, job: Job, wait: WaitUntil) -> bool:
-    """Note that the line has a job, before the job is held in it: no job is in a line that nobody serves.
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """That a line was joined."""
 
-    Returns: whether the line is new.
+    at: Ms
+    is_new: bool = False  # it had no row before
+
+
+async def join_line(ctx: WorkerContext, job: Job, wait: WaitUntil | None) -> Joined:
+    """Note that the line has a job, before the job is held in it: no job is in a line that nobody serves."""
+    now = ctx.clock.now()
+    if wait is None or wait.cause is None:
+        return Joined(now)
+    return Joined(now, await offload_with_retry(ctx, ctx.lines.touch, wait.cause, job.tenant, now))
+
+
+async def announce_hold(ctx: WorkerContext, held: Job, joined: Joined) -> None:
+    """Let a held job be woken: by the scheduler of its line, by who gives a slot back, or by a message for its time.
+
+    The row of a line that nobody seems to be in is deleted after a while, so a hold that took long
+    joins its line again (protocol rule 27: the row before the record).
     """
-    if wait.cause is None:
-        return False
-    return await offload_with_retry(ctx, ctx.lines.touch, wait.cause, job.tenant, ctx.clock.now())
-
-
-async def announce_hold(ctx: WorkerContext, held: Job, *, in_new_line: bool) -> None:
-    """Let a held job be woken: by the scheduler of its line, by who gives a slot back, or by a message for its time."""
-    if held.cause is not None and kind_of(held.cause) is SELF_SERVED:
-        await ctx.offload(release_held, ctx, ctx.local_state.sent_for_slots, held)
-    elif held.cause is not None:
-        await ctx.offload(partial(wake_if_idle, ctx, held.cause, is_new=in_new_line))
+    if held.cause is not None:
+        is_new = joined.is_new
+        if ctx.clock.now() - joined.at >= SLOW_HOLD_MS:
+            is_new = await offload_with_retry(ctx, ctx.lines.touch, held.cause, held.tenant, ctx.clock.now())
+        if kind_of(held.cause) is SELF_SERVED:
+            await ctx.offload(release_held, ctx, ctx.local_state.sent_for_slots, held)
+        else:
+            await ctx.offload(partial(wake_if_idle, ctx, held.cause, is_new=is_new))
     else:
         await ctx.offload(try_send_wake_up, ctx, held)
 

@@ -18,8 +18,8 @@ def paused(asked: int | None = 3, at: int = NOW) -> CircuitBreaker:
     return pause_model(HEALTHY, asked, at - 5, ONE, 0.5, at)
 
 
-@pytest.mark.parametrize(("asked", "seconds"), [(3, 3), (HOUR, HOUR), (23 * HOUR, 23 * HOUR), (366 * 24 * HOUR, 24 * HOUR)])
-def test_a_pause_is_as_long_as_asked_but_not_longer_than_a_day(asked: int, seconds: int) -> None:
+@pytest.mark.parametrize(("asked", "seconds"), [(3, 3), (HOUR, HOUR), (96 * HOUR, 96 * HOUR), (366 * 24 * HOUR, 7 * 24 * HOUR)])
+def test_a_pause_is_as_long_as_asked_but_not_longer_than_a_job_may_wait(asked: int, seconds: int) -> None:
     circuit = paused(asked)
 
     assert circuit.paused_until == NOW + seconds * 1000
