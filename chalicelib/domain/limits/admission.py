@@ -25,6 +25,15 @@ class HoldReason(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class RateTaken:
+    """What was taken of the rate limits of a model."""
+
+    model: str
+    tokens: int
+    at: Ms
+
+
+@dataclass(frozen=True, slots=True)
 class RunNow:
     """The job may be claimed."""
 
@@ -33,6 +42,8 @@ class RunNow:
     probe: str | None = None
     # The holder of its slot in the type limiter; None: the type has no concurrency limit.
     permit: str | None = None
+    rate: RateTaken | None = None  # what was taken for it; None: no limit of the model is known
+    refusal: str | None = None  # why no attempt can ever start: the claim ends the job; None: one can
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,10 @@ from chalicelib.domain.jobs.queue_routing import release_queue
 from chalicelib.domain.limits.circuit_breaker import CircuitBreaker
 from chalicelib.domain.limits.fair_queue import FairQueue
 from chalicelib.domain.limits.held_job import HeldJob
-from chalicelib.domain.queues.causes import BUCKETS, MISSING_KEY, kind_of
+from chalicelib.domain.limits.rate_limit import RateLimit, effective
+from chalicelib.domain.limits.releases import choose_releases, job_cost, standing
+from chalicelib.domain.limits.sliding_window import Limits
+from chalicelib.domain.queues.causes import BUCKETS, MISSING_KEY, CauseKind, kind_of, subject_of
 from chalicelib.domain.queues.lanes import READY
 from chalicelib.domain.queues.wakeup import Grant, WakeUp
 from chalicelib.domain.units import Ms
@@ -88,6 +91,7 @@ class ShardLoop:
         self._ctx, self._number = ctx, number
         self._until = min(until, ctx.clock.now() + RUN_MS)
         self._shard = Shard(number=number, owner=ctx.new_id(), until=0)
+        self._lease, self._has_lease = asyncio.Lock(), False
         self._queues: dict[str, _Queue] = {}
         self._facts, self._facts_at, self._key_at = Facts(), 0, 0
         self._rows_at, self._net_at = 0, 0
@@ -121,7 +125,7 @@ class ShardLoop:
                 await ctx.offload(wake_shard, ctx, ShardMessage(self._number, Call.WATCH), now + NET_DELAY_MS)
                 self._net_at = now + NET_MS
             await asyncio.sleep(ROUND_MS / 1000)
-        await ctx.offload(ctx.lines.release_shard, self._shard)
+        await self._give_up_lease()
         await ctx.offload(wake_shard, ctx, ShardMessage(self._number, at=ctx.clock.now()))
 
     def _is_quiet(self, now: Ms) -> bool:
@@ -137,9 +141,15 @@ class ShardLoop:
         Returns: whether the loop may end, because there is no line that it has not looked at.
         """
         ctx, known = self._ctx, set(self._queues)
-        await ctx.offload(ctx.lines.release_shard, self._shard)
+        await self._give_up_lease()
         await self._read_lines(ctx.clock.now(), again=True)
         return self._queues.keys() <= known or not await self._renew()
+
+    async def _give_up_lease(self) -> None:
+        """Release the lease. Until it is acquired again the heartbeat must not renew it."""
+        async with self._lease:
+            self._has_lease = False
+            await self._ctx.offload(self._ctx.lines.release_shard, self._shard)
 
     async def _sleep_until(self, at: Ms) -> None:
         """Say until when nothing may start, then send the message for that time. If the shard is served
@@ -150,19 +160,23 @@ class ShardLoop:
         if await ctx.offload(ctx.lines.acquire_shard, asleep, ctx.clock.now()):
             await ctx.offload(wake_shard, ctx, ShardMessage(self._number, Call.TIMER, at), at)
 
-    async def _renew(self) -> bool:
+    async def _renew(self, *, again: bool = False) -> bool:
+        """Acquire the lease; with `again` only if it was not given up. Returns whether no other loop has it."""
         ctx, now = self._ctx, self._ctx.clock.now()
         shard = Shard(number=self._number, owner=self._shard.owner, until=now + LEASE_MS)
-        if not await ctx.offload(ctx.lines.acquire_shard, shard, now):
-            return False
-        self._shard = shard
-        return True
+        async with self._lease:
+            if again and not self._has_lease:
+                return True
+            self._has_lease = await ctx.offload(ctx.lines.acquire_shard, shard, now)
+            if self._has_lease:
+                self._shard = shard
+        return self._has_lease
 
     async def _keep_lease(self) -> None:
         while True:
             await asyncio.sleep(RENEW_SECONDS)
             try:
-                if not await self._renew():
+                if not await self._renew(again=True):
                     self._until = 0  # another loop serves the shard
             except Unavailable as exc:
                 self._ctx.log("scheduler_lease_not_renewed", shard=self._number, error=exc)
@@ -188,6 +202,8 @@ class ShardLoop:
             return
         ctx = self._ctx
         circuits = await self._read_circuits()
+        if any(kind_of(cause) is CauseKind.RATE for cause in self._queues):
+            self._facts.rates = {limit.model: limit for limit in await ctx.offload(ctx.rates.limits)}
         if MISSING_KEY in self._queues and not self._facts.has_key and now - self._key_at >= KEY_MS:
             self._facts.has_key, self._key_at = await ctx.provider.is_configured(), now
             if not self._facts.has_key:
@@ -223,7 +239,7 @@ class ShardLoop:
         await self._read_heads(queue, opening, now)
         if opening.jobs and self._may_release(now):
             room = await self._room(now)
-            released = await self._release(queue, opening, min(opening.jobs, room), now)
+            released = await self._release_some(queue, opening, min(opening.jobs, room), now)
             if released:
                 queue.trials.released_at = now
         await self._remove_empty(queue, now)
@@ -249,6 +265,44 @@ class ShardLoop:
         depth: int = await ctx.offload(ctx.queues.depth, READY.name)
         return max(0, MAX_READY - depth - len(self._sent))
 
+    async def _release_some(self, queue: _Queue, opening: Opening, limit: int, now: Ms) -> int:
+        """Release up to so many jobs of a cause. Returns how many."""
+        rate = self._facts.rates.get(subject_of(queue.cause)) if kind_of(queue.cause) is CauseKind.RATE else None
+        allowed = effective(rate, now) if rate is not None else Limits()
+        if rate is None or (allowed.requests is None and allowed.tokens is None):
+            return await self._release(queue, opening, limit, now)
+        return await self._release_within(queue, rate, limit, now)
+
+    async def _release_within(self, queue: _Queue, rate: RateLimit, limit: int, now: Ms) -> int:
+        """Release the next jobs that fit into the rate limits of their model, each with a grant.
+
+        They are chosen by the frames as they are, then taken all at once; those that do not fit any
+        more, because others have asked meanwhile, are given back and stay.
+        """
+        ctx, allowed = self._ctx, effective(rate, now)
+        frames = await ctx.offload(ctx.rates.frames, rate.account, rate.model, now)
+        heads = {tenant: queue.heads[tenant].jobs for tenant in queue.lines}
+        chosen = choose_releases(queue.fair, heads, frames, allowed, now, limit)
+        queue.next_at = chosen.next_at if chosen.next_at is not None else now + ROUND_MS
+        kept = chosen.jobs
+        if chosen.jobs:
+            tokens = sum(job.tokens for job in chosen.jobs)
+            frames = await ctx.offload(ctx.rates.take, rate.account, rate.model, tokens, len(chosen.jobs), now)
+            kept = chosen.jobs[: standing(chosen.jobs, frames, allowed, now)]
+            left = chosen.jobs[len(kept) :]
+            if left:
+                await ctx.offload(ctx.rates.give_back, rate.account, rate.model, sum(job.tokens for job in left), len(left), now)
+                for job in left:
+                    queue.fair.refund(job.tenant, job_cost(job, allowed), job.lane)
+        grants = {job.job_id: Grant(queue.cause, now, job.tokens) for job in kept}
+        released = [job for job in (*kept, *chosen.too_large) if await self._mark_released(queue, job, now)]
+        await self._send(released, grants)
+        return len(released)
+
+    async def _mark_released(self, queue: _Queue, job: HeldJob, now: Ms) -> bool:
+        """Note that a job is released. Returns whether it is still in the line."""
+        return queue.heads[job.tenant].release(job, now) < SUSPICIOUS_RELEASES or await self._is_in_line(job)
+
     async def _release(self, queue: _Queue, opening: Opening, limit: int, now: Ms) -> int:
         """Send the wake-ups of the next jobs, in a fair order. Returns how many."""
         left = {tenant: opening.by_tenant.get(tenant, limit) for tenant in queue.lines}
@@ -259,8 +313,8 @@ class ShardLoop:
             if job is None:
                 break
             left[job.tenant] -= 1
-            queue.fair.charge(job.tenant, 1.0)
-            if queue.heads[job.tenant].release(job, now) >= SUSPICIOUS_RELEASES and not await self._is_in_line(job):
+            queue.fair.charge(job.tenant, 1.0, job.lane)
+            if not await self._mark_released(queue, job, now):
                 continue
             queue.probed[job.tenant] = now
             released.append(job)

@@ -17,6 +17,7 @@ from chalicelib.domain.queues.wakeup import WakeUp
 from chalicelib.services.prompts.render import fill_parent_results, fill_parent_results_if_available
 from chalicelib.services.retrying import offload_with_retry
 from chalicelib.services.update_job import update_job
+from chalicelib.services.worker.admission.rate_gate import give_back
 from chalicelib.services.worker.admission.type_limit_gate import release_permit
 from chalicelib.services.worker.attempt import Attempt
 from chalicelib.services.worker.context import WorkerContext
@@ -49,8 +50,11 @@ async def claim_job(ctx: WorkerContext, wake_up: WakeUp, job: Job, owner: str, a
     claimed = await offload_with_retry(ctx, update_job, ctx.jobs, job, change)
     if claimed is None or not transitions.owns(claimed, generation, owner):
         await _release_unused_permit(ctx, job, admission)
+        await give_back(ctx, admission.rate)
         return None
     try:
+        if admission.refusal is not None:
+            raise RequestRefused(admission.refusal)
         kind, spec = ctx.job_type(claimed.type), await offload_with_retry(ctx, ctx.job_specs.get, claimed.id)
         if kind.is_task != claimed.is_task:
             raise RequestRefused(f"The job type {kind.name} has changed since this job was submitted.")
@@ -63,6 +67,7 @@ async def claim_job(ctx: WorkerContext, wake_up: WakeUp, job: Job, owner: str, a
         failure = exc if isinstance(exc, AttemptFailed) else RequestRefused(exc.message)
         await _fail_claimed_job(ctx, claimed, job_error(failure, claimed))
         await release_permit(ctx, claimed.type, admission.permit, ran=False)
+        await give_back(ctx, admission.rate)
         return None
     if claimed.attempt_model is not None:
         spec = replace(spec, config=replace(spec.config, model=claimed.attempt_model))

@@ -6,12 +6,16 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from chalicelib.domain.bounded_cache import BoundedCache
 from chalicelib.domain.jobs.job import Job
 from chalicelib.domain.limits.circuit_breaker import CircuitBreaker
+from chalicelib.domain.limits.rate_limit import RateLimit
 from chalicelib.domain.limits.type_limiter import TypeLimiter
 from chalicelib.domain.units import Ms
-from chalicelib.ports import CircuitBreakers, Leases, Lines, Offload, Provider, TypeLimiters
+from chalicelib.ports import CircuitBreakers, Leases, Lines, Offload, Provider, Rates, TypeLimiters
 from chalicelib.services.worker.task_context import TaskContext
+
+MAX_LINES_SEEN = 500
 
 
 @dataclass
@@ -20,6 +24,11 @@ class LocalState:
 
     circuit_breakers: dict[str, CircuitBreaker] = field(default_factory=dict)  # by model
     circuit_breakers_read_at: Ms | None = None  # when all of them were read last; None: not yet
+    rate_limits: dict[str, RateLimit] = field(default_factory=dict)  # by model
+    rate_limits_read_at: Ms | None = None  # when all of them were read last; None: not yet
+    rates_learnt_at: dict[str, Ms] = field(default_factory=dict)  # by model: when something was last learnt from a header
+    # When it was read which jobs of a tenant wait for a cause, and the first of them.
+    lines_seen: BoundedCache[tuple[str, str], tuple[Ms, frozenset[str]]] = field(default_factory=lambda: BoundedCache(MAX_LINES_SEEN))
     type_limiters: dict[str, TypeLimiter] = field(default_factory=dict)  # by job type, as last read or written here
     api_key_present: bool = True  # whether an OpenAI key is stored
     api_key_read_at: Ms | None = None  # when `api_key_present` was determined; None: not yet
@@ -43,6 +52,8 @@ class WorkerContext(TaskContext, Protocol):
     def circuit_breakers(self) -> CircuitBreakers: ...
     @property
     def lines(self) -> Lines: ...
+    @property
+    def rates(self) -> Rates: ...
     @property
     def scheduler_shards(self) -> int: ...
     @property

@@ -23,6 +23,7 @@ from chalicelib.ports import Lease, QueueMessage
 from chalicelib.services.load_jobs import LoadedJobs, load_readable_jobs
 from chalicelib.services.worker.admission.circuit_gate import load_circuit_breakers
 from chalicelib.services.worker.admission.gates import admit_job, hold_job
+from chalicelib.services.worker.admission.rate_gate import load_rate_limits
 from chalicelib.services.worker.claim_job import claim_job
 from chalicelib.services.worker.context import WorkerContext
 from chalicelib.services.worker.run_attempt import AttemptRunner
@@ -146,11 +147,11 @@ class _Invocation:
             ctx.log("wake_up_not_passed_on", job_id=job.id, tenant=job.tenant, queue=self._queue, error=exc)
 
     async def _read_jobs(self, ids: list[str]) -> LoadedJobs:
-        ctx, circuits = self._ctx, asyncio.create_task(load_circuit_breakers(self._ctx))
+        ctx, views = self._ctx, asyncio.gather(load_circuit_breakers(self._ctx), load_rate_limits(self._ctx))
         try:
             return await ctx.offload(partial(load_readable_jobs, ctx.jobs, ctx.log, ids, consistent=True))
         finally:
-            await circuits
+            await views
 
     async def isolate_crashed(self, candidates: list[Candidate]) -> list[Candidate]:
         """Keep one job that has crashed before, or all that have not; resend the other wake-ups.
@@ -190,7 +191,7 @@ class _Invocation:
     async def _admit_one(self, candidate: Candidate) -> AdmittedJob | None:
         ctx, job = self._ctx, candidate.job
         try:
-            admission = await admit_job(ctx, job, self._limiter_lock)
+            admission = await admit_job(ctx, job, candidate.wake_up.grant, self._limiter_lock)
             if isinstance(admission, RunNow):
                 return AdmittedJob(candidate, admission)
             await hold_job(ctx, candidate.wake_up, job, admission)

@@ -132,7 +132,7 @@ _FIELDS: dict[str, str] = {
     "Redriven": "redriven dropped kept lanes more",
     "Deleted": "job_id deleted",
     "SystemHealth": "status parts issues recommendations generated_at",
-    "Circuit": "model scope tenants state reason forced forced_by failures trips last_failure_at opened_at closed_at until paused_until",
+    "Circuit": "model scope tenants state reason forced forced_by failures trips last_failure_at opened_at closed_at until",
     "Webhooks": "secret rotated_at previous_valid_until addresses email_configured",
     "TestDelivery": "delivered message_id status_code error duration_seconds",
 }

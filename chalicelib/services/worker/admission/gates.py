@@ -14,11 +14,11 @@ from functools import partial
 from chalicelib.domain.errors import JobTypeNotFound
 from chalicelib.domain.jobs import transitions
 from chalicelib.domain.jobs.job import Job, Status
-from chalicelib.domain.limits.admission import Admission, HoldReason, RunNow, WaitUntil
-from chalicelib.domain.limits.circuit_breaker import CircuitBreaker, Permission, check_permission, origin_of, retry_at
-from chalicelib.domain.limits.model_pause import FALLBACK_AFTER_MS, is_paused
+from chalicelib.domain.limits.admission import Admission, HoldReason, RateTaken, RunNow, WaitUntil
+from chalicelib.domain.limits.circuit_breaker import CircuitBreaker, Origin, Permission, check_permission, origin_of, retry_at
+from chalicelib.domain.limits.rate_limit import TooLarge
 from chalicelib.domain.queues.causes import CauseKind, cause_of
-from chalicelib.domain.queues.wakeup import WakeUp
+from chalicelib.domain.queues.wakeup import Grant, WakeUp
 from chalicelib.domain.units import Ms
 from chalicelib.services.retrying import offload_with_retry
 from chalicelib.services.scheduling.visits import wake_if_idle
@@ -26,13 +26,14 @@ from chalicelib.services.update_job import update_job
 from chalicelib.services.wake_up import try_send_wake_up
 from chalicelib.services.worker.admission.api_key_gate import api_key_gate
 from chalicelib.services.worker.admission.circuit_gate import acquire_probe, load_circuit_breakers
+from chalicelib.services.worker.admission.rate_gate import FALLBACK_AFTER_MS, ask_rate, give_back
 from chalicelib.services.worker.admission.type_limit_gate import acquire_permit, release_permit
 from chalicelib.services.worker.context import WorkerContext
 
 SLOW_HOLD_MS = 10_000  # a hold that took so long joins its line again: the scheduler deletes the row of an empty one after 30 s
 
 
-async def admit_job(ctx: WorkerContext, job: Job, limiter_lock: asyncio.Lock) -> Admission:
+async def admit_job(ctx: WorkerContext, job: Job, grant: Grant | None, limiter_lock: asyncio.Lock) -> Admission:
     """Decide whether the job may run now, and with which model.
 
     A job that its claim ends skips the gates: it is too late to start, or its type has become
@@ -41,6 +42,7 @@ async def admit_job(ctx: WorkerContext, job: Job, limiter_lock: asyncio.Lock) ->
     new request.
 
     Args:
+        grant: what a scheduler has taken for the job.
         limiter_lock: shared by the jobs of one invocation, so that they change a type limiter one
             after another instead of losing each other's compare-and-swaps.
     """
@@ -60,7 +62,7 @@ async def admit_job(ctx: WorkerContext, job: Job, limiter_lock: asyncio.Lock) ->
         permitted = await acquire_permit(ctx, kind, job)
     if isinstance(permitted, WaitUntil) or kind.is_task:
         return permitted
-    admission = await _circuit_gate(ctx, job)
+    admission = await _model_gates(ctx, job, grant)
     if isinstance(admission, RunNow):
         return replace(admission, permit=permitted.permit)
     await release_permit(ctx, kind.name, permitted.permit, ran=False)
@@ -120,9 +122,10 @@ async def announce_hold(ctx: WorkerContext, held: Job, joined: Joined) -> None:
         await ctx.offload(try_send_wake_up, ctx, held)
 
 
-async def _circuit_gate(ctx: WorkerContext, job: Job) -> Admission:
+async def _model_gates(ctx: WorkerContext, job: Job, grant: Grant | None) -> Admission:
     """Choose the first model, of the job's own and its fallback models, whose circuit allows it and
-    that is not paused. For the end of a short pause the job waits, though it has fallback models.
+    whose rate limits have room. For a short while the job waits for a rate limit, though it has
+    fallback models.
 
     A probe is identified by the wake-up, not by the worker: if two workers have the same wake-up,
     one must not hold the job while the other claims it (protocol: one probe).
@@ -132,18 +135,29 @@ async def _circuit_gate(ctx: WorkerContext, job: Job) -> Admission:
     waits = []
     for model in (job.model, *job.fallback_models):
         circuit = circuits.get(model) or CircuitBreaker(model=model)
-        if circuit.paused_until is not None and is_paused(circuit, now):
-            remaining = circuit.paused_until - now
-            waits.append(WaitUntil(circuit.paused_until, HoldReason.RATE_LIMITED, cause_of(CauseKind.RATE, model)))
-            if remaining <= FALLBACK_AFTER_MS:
+        permission = check_permission(circuit, origin, now)
+        if permission is Permission.DENIED:
+            waits.append(_wait_for_circuit(ctx, circuit, origin, now))
+            continue
+        taken = await ask_rate(ctx, job, model, grant)
+        if isinstance(taken, TooLarge):
+            return RunNow(model, refusal=str(taken))
+        if isinstance(taken, WaitUntil):
+            waits.append(taken)
+            if (taken.when or now) - now <= FALLBACK_AFTER_MS:
                 break
             continue
-        permission = check_permission(circuit, origin, now)
+        rate = taken if isinstance(taken, RateTaken) else None
         if permission is Permission.PROBE:
             permission = await acquire_probe(ctx, circuit, origin)
         if permission is not Permission.DENIED:
-            return RunNow(model, probe=mark if permission is Permission.PROBE else None)
-        denied = ctx.local_state.circuit_breakers.get(model, circuit)
-        cause = cause_of(CauseKind.CIRCUIT, model)
-        waits.append(WaitUntil(retry_at(denied, origin.tenant, now), HoldReason.CIRCUIT_OPEN, cause))
+            return RunNow(model, probe=mark if permission is Permission.PROBE else None, rate=rate)
+        await give_back(ctx, rate)
+        waits.append(_wait_for_circuit(ctx, circuit, origin, now))
     return min(waits, key=lambda wait: wait.when or 0)
+
+
+def _wait_for_circuit(ctx: WorkerContext, circuit: CircuitBreaker, origin: Origin, now: Ms) -> WaitUntil:
+    denied = ctx.local_state.circuit_breakers.get(circuit.model, circuit)
+    cause = cause_of(CauseKind.CIRCUIT, circuit.model)
+    return WaitUntil(retry_at(denied, origin.tenant, now), HoldReason.CIRCUIT_OPEN, cause)
