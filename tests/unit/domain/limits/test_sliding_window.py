@@ -174,7 +174,7 @@ def test_missing_frames_count_as_empty() -> None:
 
 def test_tokens_and_requests_are_limited_both() -> None:
     now = START + 30_000
-    frames = added((), now, 3, 9_000)
+    frames = added(added(added((), now, 1, 3_000), now - 12_000, 1, 3_000), now - 24_000, 1, 3_000)
 
     assert fits(frames, Limits(requests=3), 3_000, now)
     assert fits(frames, Limits(requests=3, tokens=9_000), 3_000, now)
@@ -219,10 +219,10 @@ def test_a_lower_pace_spreads_and_does_not_lower_the_window() -> None:
 
 
 def test_as_many_of_a_batch_start_as_fit() -> None:
-    limits, costs = Limits(requests=200, tokens=100_000), [2_000, 2_000, 10_000, 9_000, 1_000]
+    limits, costs = Limits(requests=200, tokens=100_000), [2_000, 2_000, 10_000, 14_000, 1_000]
     frames = added((), START, len(costs), sum(costs))
 
     assert fitting(frames, limits, costs, START) == 3, "the fourth would be faster than the pace"
-    assert fitting(added(frames, START, 0, 10_000), limits, costs, START) == 2
+    assert fitting(added(frames, START, 0, 16_000), limits, costs, START) == 2
     assert fitting(added(frames, START, 200, 0), limits, costs, START) == 0
     assert fitting((), limits, [], START) == 0
