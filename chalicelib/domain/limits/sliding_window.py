@@ -32,10 +32,11 @@ from math import floor
 from chalicelib.domain.units import Ms
 
 SECONDS = 60
-WINDOW, WIDE_WINDOW = 61, 64  # seconds
-MAX_EXCESS, LINE_EXCESS = 1.05, 1.03  # of the limit in the wide window; the scheduler leaves room for who does not wait
+WINDOW, WIDE_WINDOW = 61, 63  # seconds
+MAX_EXCESS, LINE_EXCESS = 1.05, 1.02  # of the limit in the wide window; the scheduler leaves room for who does not wait
 SMALL = 100  # a limit below it has no ceilings above 1
 BIG_PART = 40  # a request that is more than this part of the limit has no ceiling above 1
+LARGE_PART = 8  # one that is more than this part has no pace
 CLOCK_ERROR = 2  # seconds that the counters of others may be ahead
 PACE_SECONDS = 10
 BURST_PACE = 1.25  # of who does not wait
@@ -205,8 +206,8 @@ def _keeps_pace(counts: _Counts, own: int, limit: float, pace: float, *, line: b
         if counts.last(seconds) > max(own, pace * limit * seconds / WIDE_WINDOW + own / 2):
             return False
         return counts.last(1) <= max(own, pace * limit / SECONDS + 0.95 * own)
-    if not line and limit < BIG_PART:
-        return True  # the few requests of a minute may start at once
+    if own * LARGE_PART > limit >= SMALL or (not line and limit < BIG_PART):
+        return True  # a few that fill a minute: any pause between them would leave room that nothing else fits into
     if counts.last(PACE_SECONDS) > max(own, pace * limit * PACE_SECONDS / SECONDS + own / 2):
         return False
     return not line or counts.last(1) <= pace * limit / SECONDS + own

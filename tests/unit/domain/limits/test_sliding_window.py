@@ -160,9 +160,9 @@ def test_a_request_leaves_the_window_after_its_seconds() -> None:
     limits, asked = Limits(requests=1), START + 59_000
     frames = added((), asked, 1, 0)
 
-    assert free_at(frames, limits, 0, asked + 100) == asked + 64_000
-    assert not fits(added(frames, asked + 63_999, 1, 0), limits, 0, asked + 63_999)
-    assert fits(added(frames, asked + 64_000, 1, 0), limits, 0, asked + 64_000)
+    assert free_at(frames, limits, 0, asked + 100) == asked + 63_000
+    assert not fits(added(frames, asked + 62_999, 1, 0), limits, 0, asked + 62_999)
+    assert fits(added(frames, asked + 63_000, 1, 0), limits, 0, asked + 63_000)
 
 
 def test_missing_frames_count_as_empty() -> None:
@@ -219,10 +219,10 @@ def test_a_lower_pace_spreads_and_does_not_lower_the_window() -> None:
 
 
 def test_as_many_of_a_batch_start_as_fit() -> None:
-    limits, costs = Limits(requests=200, tokens=100_000), [2_000, 2_000, 10_000, 14_000, 1_000]
+    limits, costs = Limits(requests=200, tokens=100_000), [2_000, 2_000, 12_000, 12_000, 1_000]
     frames = added((), START, len(costs), sum(costs))
 
     assert fitting(frames, limits, costs, START) == 3, "the fourth would be faster than the pace"
-    assert fitting(added(frames, START, 0, 16_000), limits, costs, START) == 2
+    assert fitting(added(frames, START, 0, 13_000), limits, costs, START) == 2
     assert fitting(added(frames, START, 200, 0), limits, costs, START) == 0
     assert fitting((), limits, [], START) == 0
