@@ -223,6 +223,34 @@ class SchedulerEnds(Small):
         return (("the job is released", lambda s: True, lambda s: s.released),)
 
 
+class SchedulerMessages(Small):
+    name = "schedulers: a gate stays shut; schedulers begin, sleep and are woken again"
+    rules = {"at-most-one": "a message leads to at most one other: a scheduler that ends sends one for later, one that goes on one ahead"}
+
+    class State(NamedTuple):
+        delayed: int = 0  # messages
+        runs: bool = True
+        sent: bool = False  # this scheduler has sent a message
+
+    def steps(self, s, R):
+        if s.delayed:
+            woken = s._replace(delayed=s.delayed - 1)
+            yield "a message arrives", woken if s.runs else woken._replace(runs=True, sent=False), False
+        elif not s.runs:
+            yield "the sweep wakes the shard", s._replace(runs=True, sent=False), False
+        if s.runs and not s.sent:
+            yield "the scheduler sends a message ahead, in case it dies", s._replace(delayed=s.delayed + 1, sent=True), False
+        if s.runs:
+            sends = not s.sent or "at-most-one" not in R
+            yield "it sends a message for later: ends" if sends else "it ends", s._replace(delayed=s.delayed + sends, runs=False), False
+
+    def check(self, s, R):
+        return "the messages multiply" if s.delayed > 2 else ""
+
+    def goals(self):
+        return (("the shard is served again", lambda s: True, lambda s: s.runs),)
+
+
 class Grants(Small):
     """The window is two seconds long and takes `LIMIT` tokens. A grant is good for the second in which
     it was counted.
@@ -662,4 +690,4 @@ def swap(s, old, new):
 
 TOGETHER = (dict(death=1, loss=1), dict(freeze=1, loss=1))
 TOGETHER_DEEP = (dict(death=2, loss=2), dict(freeze=2, loss=2))
-WAITING = (Line, Releases, Schedulers, SchedulerEnds, Grants, Slots, SlotsKill, Pausing, PausingLoss, PauseGate)
+WAITING = (Line, Releases, Schedulers, SchedulerEnds, SchedulerMessages, Grants, Slots, SlotsKill, Pausing, PausingLoss, PauseGate)

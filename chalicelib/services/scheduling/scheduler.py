@@ -8,8 +8,8 @@ one whose wake-up is lost is still in its line and is released again.
 A loop that finds no line gives up its lease and reads the lines once more. One whose causes cannot
 be over for a while sends itself a message for that time and ends. While it goes on it sends a
 delayed message ahead, so one that dies is followed by the next within half a minute. And the sweep
-wakes each shard that has lines and no loop. A message leads to at most one other, so there are never
-many.
+wakes each shard that has lines and no loop. A loop that ends leaves one message behind at most, or
+they would multiply while a cause lasts.
 """
 
 from __future__ import annotations
@@ -89,7 +89,8 @@ class ShardLoop:
         self._shard = Shard(number=number, owner=ctx.new_id(), until=0)
         self._queues: dict[str, _Queue] = {}
         self._facts, self._facts_at = Facts(), 0
-        self._rows_at, self._net_at = 0, 0
+        self._rows_at = 0
+        self._ahead_at = 0  # when the message arrives that was sent ahead
         self._sent: list[Ms] = []  # when wake-ups were sent that the depth of the queue does not show yet
 
     async def run(self) -> None:
@@ -114,12 +115,12 @@ class ShardLoop:
             await self._visit_all()
             next_at = min((queue.next_at for queue in self._queues.values()), default=now)
             if next_at > ctx.clock.now() + SLEEP_MS and self._is_quiet(now) and await self._end():
-                if next_at - ctx.clock.now() < ALARM_MS:
+                if next_at - ctx.clock.now() < ALARM_MS and self._ahead_at <= now:
                     await ctx.offload(wake_shard, ctx, self._number, next_at)
                 return
-            if now >= self._net_at:  # only a loop that goes on: else each message would lead to more than one
+            if now >= self._ahead_at - (NET_DELAY_MS - NET_MS):
                 await ctx.offload(wake_shard, ctx, self._number, now + NET_DELAY_MS)
-                self._net_at = now + NET_MS
+                self._ahead_at = now + NET_DELAY_MS
             await asyncio.sleep(ROUND_MS / 1000)
         await ctx.offload(ctx.lines.release_shard, self._shard)
         await ctx.offload(wake_shard, ctx, self._number, ctx.clock.now())
