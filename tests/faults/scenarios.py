@@ -153,7 +153,7 @@ async def in_line(sim: Simulation) -> None:
     opened = force_open(CircuitBreaker(model=MODEL), "operator", "a test", "m1", sim.world.clock.now())
     sim.real.circuit_breakers.replace(CircuitBreaker(model=MODEL), replace(opened, version=1))
     jobs = [await sim.submit(name, ScriptedAnswer(pieces=1)) for name in ("first in line", "second in line")]
-    await sim.until(lambda: all(sim.job(job).status is Status.HELD for job in jobs), 300)
+    await sim.until(lambda: all(sim.job(job).status is Status.HELD for job in jobs), 40)
     await asyncio.sleep(7.3)
 
     def close() -> None:
