@@ -20,7 +20,7 @@ from chalicelib.domain.queues.lanes import READY, SCHEDULE, WORK
 from chalicelib.ports import QueueMessage
 from chalicelib.services.prompts.render import fill_parent_results_if_available
 from chalicelib.services.scheduling.scheduler import serve_shard
-from chalicelib.services.scheduling.visits import shard_in
+from chalicelib.services.scheduling.visits import ShardMessage
 from chalicelib.services.worker.process_messages import process_messages
 from chalicelib.services.worker.stream_response import cancel_response, delete_response
 from tests.faults.bridge import run_in_greenlet, wait
@@ -145,7 +145,7 @@ class Processes:
 
         It is received again later if the scheduler dies or fails.
         """
-        actor, shard = Actor(f"scheduler {next(self._numbers)}"), shard_in(message.body)
+        actor, shard = Actor(f"scheduler {next(self._numbers)}"), ShardMessage.from_json(message.body)
         assert shard is not None
         self.schedulers.append(actor)
         until = self.world.clock.now() + SCHEDULER_MS

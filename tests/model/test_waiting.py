@@ -6,6 +6,7 @@ code: there it does no harm.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -17,22 +18,23 @@ from chalicelib.domain.limits.admission import HoldReason
 from chalicelib.domain.limits.circuit_breaker import CircuitBreaker, force_open
 from chalicelib.domain.queues.causes import CauseKind, cause_of, shard_of
 from chalicelib.domain.queues.lanes import READY, SCHEDULE
-from chalicelib.ports import Line
+from chalicelib.ports import Line, Shard
 from chalicelib.services.maintenance.context import SweepResult
 from chalicelib.services.maintenance.sweep_lines import sweep_lines
 from chalicelib.services.scheduling.scheduler import serve_shard
-from chalicelib.services.worker.admission.gates import SLOW_HOLD_MS
+from chalicelib.services.scheduling.visits import Call, ShardMessage
 from tests.kit.failing_store import refusing
 from tests.kit.jobs import NOW
 from tests.kit.time import run
-from tests.kit.world import World
+from tests.kit.world import ALICE, World
 from tests.model.search import Small, explore
 from tests.model.waiting import Line as LineModel
-from tests.model.waiting import Releases, SchedulerEnds, Schedulers
+from tests.model.waiting import Messages, Releases, Schedulers, Visits
 
 MODEL = "gpt-4o-mini"
 CAUSE = cause_of(CauseKind.CIRCUIT, MODEL)
 LINE = (CAUSE, "acme")
+SHARD = shard_of(CAUSE, World().container.scheduler_shards)
 FORCED = replace(force_open(CircuitBreaker(model=MODEL), "operator", "a test", "m1", NOW), version=1)
 
 
@@ -60,7 +62,8 @@ def close(world: World) -> None:
 def serve(world: World, seconds: float) -> None:
     """Let one loop of the scheduler serve the line for so long."""
     ctx = world.container
-    run(world.loop, serve_shard(ctx, shard_of(CAUSE, ctx.scheduler_shards), ctx.clock.now() + round(seconds * 1000)))
+    message = ShardMessage(SHARD, at=ctx.clock.now())
+    run(world.loop, serve_shard(ctx, message, ctx.clock.now() + round(seconds * 1000)))
 
 
 def released(world: World) -> list[tuple[str, int]]:
@@ -79,6 +82,19 @@ def record(world: World, *calls: tuple[Any, str]) -> list[str]:
     for port, name in calls:
         setattr(port, name, partial(recording, name, getattr(port, name)))
     return order
+
+
+def at_release(world: World, act: Callable[[], None]) -> None:
+    """Let something happen right after a scheduler has given up its lease, once."""
+    lines = world.container.lines
+    release = lines.release_shard
+
+    def act_after(shard: Shard) -> None:
+        release(shard)
+        lines.release_shard = release  # type: ignore[method-assign]
+        act()
+
+    lines.release_shard = act_after  # type: ignore[method-assign]
 
 
 def empty_line(world: World) -> None:
@@ -155,7 +171,7 @@ def test_a_frozen_worker_holds_a_job_in_no_line_without_the_row_again() -> None:
 
     def freeze(seen: Job, new: Job, *args: Any) -> None:
         if new.status is Status.HELD:
-            world.clock.advance(SLOW_HOLD_MS / 1000)
+            world.clock.advance(40)
             assert ctx.lines.remove(ctx.lines.lines[LINE])
         write(seen, new, *args)
 
@@ -238,26 +254,103 @@ def test_a_job_never_ends_behind_a_gate_that_stays_shut_without_its_last_moment(
     assert world.job(held).status is Status.EXPIRED
 
 
-def test_a_job_that_is_held_while_the_scheduler_ends_is_missed_without_another_look() -> None:
-    assert "nobody; the holder: job; the holder: lease" in without(SchedulerEnds(), "lease-then-lines")
+# ---- visits
+
+
+def test_a_job_that_is_held_while_the_scheduler_ends_is_missed_without_a_last_look_at_lines() -> None:
+    assert "the scheduler reads the lines; the holder: job; the holder: shard" in without(Visits(), "last-lines")
 
     world, held = world_with_held_job()
     close(world)
     lines = world.container.lines
-    line, release = lines.lines.pop(LINE), lines.release_shard
-
-    def hold_first(*args: Any) -> None:
-        release(*args)
-        lines.lines[LINE] = line
-
-    lines.release_shard = hold_first  # type: ignore[method-assign]
+    line = lines.lines.pop(LINE)
+    at_release(world, lambda: lines.lines.update({LINE: line}))
     serve(world, 3)
 
     assert (held.id, held.generation) in released(world)
 
 
-def test_a_job_that_is_held_while_the_scheduler_ends_is_missed_without_the_lease_read_last() -> None:
-    assert without(SchedulerEnds(), "job-then-lease").startswith("the holder: lease")
+def test_a_gate_that_opens_while_the_scheduler_ends_is_missed_without_a_last_look_at_gates() -> None:
+    trace = without(Visits(), "last-gates")
+    assert "the scheduler reads the gates: shut; the tenant resumes: remove; the tenant resumes: ask" in trace
+    assert "it does not count" in trace
+
+    world, held = world_with_held_job()
+    at_release(world, lambda: close(world))
+    serve(world, 20)
+
+    assert (held.id, held.generation) in released(world)
+
+
+def test_a_shard_seems_to_be_served_without_a_lease_that_was_given_up_for_good() -> None:
+    assert "the scheduler gives up its lease; its thread renews the lease" in without(Visits(), "given-up")
+
+    world, _ = world_with_held_job()
+    lines = world.container.lines
+    rows, seen = lines.rows, list[Shard | None]()
+
+    async def slow(call: Callable[..., Any], *args: Any) -> Any:
+        """A store that takes as long as three renewals."""
+        if call == rows and lines.shard(SHARD) is None:
+            await asyncio.sleep(7)
+            seen.append(lines.shard(SHARD))
+        return call(*args)
+
+    world.container.offload = slow
+    serve(world, 30)
+
+    assert seen
+    assert set(seen) == {None}
+
+
+def test_a_request_is_dropped_as_seen_without_a_look_at_both() -> None:
+    assert "it reads the gates again: shut; the tenant resumes: remove; the tenant resumes: ask; it reads the lines again" in without(
+        Visits(), "seen"
+    )
+
+    world, _ = world_with_held_job()
+    lines, circuits, requests = world.container.lines, world.container.circuit_breakers, list[ShardMessage]()
+
+    def ask_between_the_looks() -> None:
+        read = circuits.all
+
+        def reading() -> list[CircuitBreaker]:
+            found = read()
+            world.clock.advance(0.1)
+            requests.append(ShardMessage(SHARD, at=world.clock.now()))
+            world.clock.advance(0.1)
+            return found
+
+        circuits.all = reading  # type: ignore[method-assign]
+
+    at_release(world, ask_between_the_looks)
+    serve(world, 20)
+    shard = lines.shard(SHARD)
+
+    assert shard is not None
+    assert shard.asleep_until > 0
+    assert requests[-1].counts(shard, world.clock.now())
+    assert not replace(requests[0], at=shard.since).counts(shard, world.clock.now())
+
+
+def test_a_shard_that_is_asleep_misses_a_line_without_being_woken_for_a_new_one() -> None:
+    assert "the scheduler ends" in without(Visits(), "new-line")
+
+    world, _ = world_with_held_job()
+    serve(world, 20)
+    messages = world.container.queues.messages[SCHEDULE]
+    messages.clear()
+    world.submit()
+    world.deliver("normal")
+    assert not messages  # it knows the line, and the gate is shut
+
+    world.submit(caller=replace(ALICE, tenant="other"))
+    world.deliver("normal")
+    assert [ShardMessage.from_json(message.body) for message in messages] == [ShardMessage(SHARD, at=world.clock.now())]
+
+
+def test_a_job_is_missed_by_a_scheduler_that_ends_without_the_shard_being_read_last() -> None:
+    assert "the holder: shard; " in without(Visits(), "job-then-shard")
 
     world = World()
     ctx = world.container
@@ -267,3 +360,47 @@ def test_a_job_that_is_held_while_the_scheduler_ends_is_missed_without_the_lease
     world.deliver("normal")
 
     assert order == ["touch", "replace", "shard", "send_task"]
+
+
+def test_timers_never_die_out_without_counting_only_for_their_sleep() -> None:
+    assert explore(Messages(), frozenset(Messages.rules) - {"timer"}).violation.startswith("STUCK")
+
+    asleep = Shard(number=SHARD, owner="loop", until=0, asleep_until=NOW + 60_000, since=NOW)
+
+    assert ShardMessage(SHARD, Call.TIMER, NOW + 60_000).counts(asleep, NOW + 60_000)
+    assert not ShardMessage(SHARD, Call.TIMER, NOW + 50_000).counts(asleep, NOW + 60_000)
+    assert not ShardMessage(SHARD, Call.TIMER, NOW + 60_000).counts(None, NOW + 60_000)
+
+
+def test_messages_multiply_without_watches_counting_only_after_a_death() -> None:
+    assert explore(Messages(), frozenset(Messages.rules) - {"watch"}).violation == "the messages multiply"
+
+    watch = ShardMessage(SHARD, Call.WATCH)
+
+    assert watch.counts(Shard(number=SHARD, owner="loop", until=NOW), NOW)
+    assert not watch.counts(Shard(number=SHARD, owner="loop", until=NOW + 1), NOW)
+    assert not watch.counts(Shard(number=SHARD, owner="loop", until=0, asleep_until=NOW + 60_000, since=NOW), NOW)
+    assert not watch.counts(None, NOW)
+
+
+def test_messages_do_not_multiply_while_a_gate_stays_shut() -> None:
+    """An hour of a circuit that an operator has opened, with a sweep and a new job each minute."""
+    world, _ = world_with_held_job()
+    queues, begun, acquire = world.container.queues, list[str](), world.container.lines.acquire_shard
+
+    def begin(shard: Shard, now: int) -> bool:
+        if shard.until:
+            begun.append(shard.owner)
+        return acquire(shard, now)
+
+    world.container.lines.acquire_shard = begin  # type: ignore[method-assign]
+    for _ in range(60):
+        world.submit()
+        world.deliver("normal")
+        sweep_lines(world.container, world.clock.now() + 40_000)
+        world.schedule(20)
+        world.clock.advance(40)
+
+    assert len(queues.messages[SCHEDULE]) <= 20  # timers of sleeps that were interrupted come within 15 minutes
+    assert len(set(begun)) <= 130
+    assert not released(world)

@@ -181,6 +181,9 @@ class Loop(NamedTuple):
     row: bool = False  # and of the line
 
 
+LAST = ("last_gates", "last_lines", "sleep")
+
+
 class Visits(Small):
     """The gate is a pause without an end, so that no timer helps. The shard has other lines, so that a
     scheduler which ends leaves it asleep.
@@ -193,6 +196,7 @@ class Visits(Small):
         "new-line": "who writes the first row of a line wakes a shard that is asleep as well: it does not know that line",
         "last-lines": "a scheduler that ends gives up its lease, then reads the lines once more",
         "last-gates": "and what they wait for: a request that came before was dropped, because the shard was served",
+        "given-up": "a scheduler that has given up its lease does not renew it, not by a thread of its own either",
         "seen": "a shard that is asleep drops a request only if it has read both, lines and gates, after the request was sent",
     }
     given, faults = (), False
@@ -223,6 +227,8 @@ class Visits(Small):
             yield from self.arrive(s._replace(visits=s.visits[:n] + s.visits[n + 1 :]), R, seen)
         for loop in sorted(set(s.loops)):
             yield from getattr(self, loop.pc)(s, R, loop)
+            if "given-up" not in R and s.shard == "free" and loop.pc in LAST:
+                yield "its thread renews the lease", s._replace(shard="served"), False
         if self.faults:
             yield from self.fail(s)
         if "sweep" in R and s.row and s.shard != "served" and not s.visits:
@@ -283,7 +289,8 @@ class Visits(Small):
         return turn(look, loop, after)
 
     def sleep(self, s, R, loop):
-        yield "the scheduler ends", turn(s, loop, None, shard=s.shard if s.shard == "served" else "asleep"), False
+        others = any(other.pc not in LAST for other in s.loops)
+        yield "the scheduler ends", turn(s, loop, None, shard="served" if others else "asleep"), False
 
     def fail(self, s):
         for loop in sorted(set(s.loops)):

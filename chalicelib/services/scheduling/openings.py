@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from chalicelib.domain.errors import JobTypeNotFound
 from chalicelib.domain.limits.circuit_breaker import CircuitBreaker, CircuitState, Permission, check_permission, origin_of
-from chalicelib.domain.queues.causes import CauseKind, kind_of, subject_of
+from chalicelib.domain.queues.causes import MISSING_KEY, CauseKind, kind_of, subject_of
 from chalicelib.domain.units import Ms
 from chalicelib.services.scheduling.context import SchedulingContext
 
@@ -45,13 +45,12 @@ class Trials:
 
         Args:
             touched_at: when a job was last held for the cause.
-            pause: how long to wait after a wave that met the cause again.
+            pause: how long to wait after a job that met the cause.
         """
-        if self.released_at is None:
-            return Opening(1, now + TRIAL_MS)
-        has_met = touched_at > self.released_at
-        if now < self.released_at + (pause if has_met else TRIAL_MS):
-            return Opening(0, self.released_at + (pause if has_met else TRIAL_MS))
+        has_met = self.released_at is None or touched_at > self.released_at
+        ready_at = touched_at + pause if self.released_at is None else self.released_at + (pause if has_met else TRIAL_MS)
+        if now < ready_at:
+            return Opening(0, ready_at)
         self.wave = 1 if has_met else min(WAVE, self.wave * 2)
         return Opening(self.wave, now + TRIAL_MS)
 
@@ -75,7 +74,9 @@ def opening_of(
     """
     match kind_of(cause):
         case CauseKind.OPENAI:
-            return trials.opening(max(touched.values()), TRIAL_PAUSE_MS, now) if facts.has_key else Opening(0, now + RECHECK_MS)
+            if cause == MISSING_KEY:
+                return Opening(WAVE, now + ROUND_MS) if facts.has_key else Opening(0, now + RECHECK_MS)
+            return trials.opening(max(touched.values()), TRIAL_PAUSE_MS, now)
         case CauseKind.CIRCUIT:
             return _circuit_opening(facts.circuits.get(subject_of(cause)), touched, probed, now)
         case CauseKind.RATE:

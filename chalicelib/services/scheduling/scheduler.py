@@ -8,22 +8,24 @@ one whose wake-up is lost is still in its line and is released again.
 A loop that finds no line gives up its lease and reads the lines once more. One whose causes cannot
 be over for a while sends itself a message for that time and ends. While it goes on it sends a
 delayed message ahead, so one that dies is followed by the next within half a minute. And the sweep
-wakes each shard that has lines and no loop. A loop that ends leaves one message behind at most, or
-they would multiply while a cause lasts.
+wakes each shard that has lines and no loop. Messages say when they count (`visits.py`), or they
+would multiply while a cause lasts.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping
+from copy import copy
 from dataclasses import dataclass, field
 
 from chalicelib.domain.errors import Unavailable
 from chalicelib.domain.jobs.job_type import NO_MODEL
 from chalicelib.domain.jobs.queue_routing import release_queue
+from chalicelib.domain.limits.circuit_breaker import CircuitBreaker
 from chalicelib.domain.limits.fair_queue import FairQueue
 from chalicelib.domain.limits.held_job import HeldJob
-from chalicelib.domain.queues.causes import BUCKETS, CauseKind, kind_of
+from chalicelib.domain.queues.causes import BUCKETS, MISSING_KEY, kind_of
 from chalicelib.domain.queues.lanes import READY
 from chalicelib.domain.queues.wakeup import Grant, WakeUp
 from chalicelib.domain.units import Ms
@@ -31,7 +33,7 @@ from chalicelib.ports import Line, Shard
 from chalicelib.services.scheduling.context import SchedulingContext
 from chalicelib.services.scheduling.heads import Heads
 from chalicelib.services.scheduling.openings import ROUND_MS, Facts, Opening, Trials, opening_of
-from chalicelib.services.scheduling.visits import SELF_SERVED, wake_shard
+from chalicelib.services.scheduling.visits import MAX_DELAY_MS, SELF_SERVED, Call, ShardMessage, wake_shard
 
 LEASE_MS, RENEW_SECONDS = 6_000, 2.0
 SAFE_MS = 2_000  # a loop whose lease ends sooner releases nothing
@@ -39,10 +41,10 @@ RUN_MS = 100_000  # of one invocation; the next one continues
 NET_MS, NET_DELAY_MS = 20_000, 25_000  # how often a loop sends itself a message, and with which delay: it finds the loop alive, or goes on
 ROWS_MS = 2_000  # how often the lines are read
 FACTS_MS = 1_000  # how often the facts about causes are read
+KEY_MS = 15_000  # how often it is looked whether there is an OpenAI key
 QUIET_MS = 30_000  # between two looks that found no job in a line, after which its row is deleted
 SLEEP_MS = 20_000  # a loop ends if no cause can be over sooner
 LINGER_MS = 5_000  # and if no job was held for so long
-ALARM_MS = 50_000  # a loop that ends sends a message for a time that is nearer; what is later is the sweep's of each minute
 MAX_TENANTS = 32  # of a cause that are looked at in one round
 MAX_READY = 100  # messages in the queue `ready`, with which nothing more is released
 SUSPICIOUS_RELEASES = 3  # after so many releases the record of a job is read: perhaps it is in no line any more
@@ -88,9 +90,10 @@ class ShardLoop:
         self._until = min(until, ctx.clock.now() + RUN_MS)
         self._shard = Shard(number=number, owner=ctx.new_id(), until=0)
         self._queues: dict[str, _Queue] = {}
-        self._facts, self._facts_at = Facts(), 0
-        self._rows_at = 0
-        self._ahead_at = 0  # when the message arrives that was sent ahead
+        self._facts, self._facts_at, self._key_at = Facts(), 0, 0
+        self._rows_at, self._net_at = 0, 0
+        self._looked_at = 0  # when the last look at everything began
+        self._lease, self._has_ended = asyncio.Lock(), False  # its lease is not renewed when it was given up
         self._sent: list[Ms] = []  # when wake-ups were sent that the depth of the queue does not show yet
 
     async def run(self) -> None:
@@ -115,15 +118,14 @@ class ShardLoop:
             await self._visit_all()
             next_at = min((queue.next_at for queue in self._queues.values()), default=now)
             if next_at > ctx.clock.now() + SLEEP_MS and self._is_quiet(now) and await self._end():
-                if next_at - ctx.clock.now() < ALARM_MS and self._ahead_at <= now:
-                    await ctx.offload(wake_shard, ctx, self._number, next_at)
+                await self._sleep_until(min(next_at, now + MAX_DELAY_MS))
                 return
-            if now >= self._ahead_at - (NET_DELAY_MS - NET_MS):
-                await ctx.offload(wake_shard, ctx, self._number, now + NET_DELAY_MS)
-                self._ahead_at = now + NET_DELAY_MS
+            if now >= self._net_at:
+                await ctx.offload(wake_shard, ctx, ShardMessage(self._number, Call.WATCH), now + NET_DELAY_MS)
+                self._net_at = now + NET_MS
             await asyncio.sleep(ROUND_MS / 1000)
-        await ctx.offload(ctx.lines.release_shard, self._shard)
-        await ctx.offload(wake_shard, ctx, self._number, ctx.clock.now())
+        await self._give_up_lease()
+        await ctx.offload(wake_shard, ctx, ShardMessage(self._number, at=ctx.clock.now()))
 
     def _is_quiet(self, now: Ms) -> bool:
         """Whether no job was held a moment ago, and no line seems to be empty. While jobs come, a loop
@@ -133,14 +135,36 @@ class ShardLoop:
         return now - max(touched, default=0) >= LINGER_MS and not any(queue.empty_since for queue in self._queues.values())
 
     async def _end(self) -> bool:
-        """Give up the lease, then look once more: whoever held a job meanwhile saw the lease, or is seen now.
+        """Give up the lease, then look once more at the facts and at the lines (protocol rule 30: the
+        lease before the last look). Whoever held a job, or asked for a visit, meanwhile saw that the
+        shard is served.
 
-        Returns: whether the loop may end, because there is no line that it has not looked at.
+        Returns: whether the loop may end, because there is nothing that it has not looked at.
         """
-        ctx, known = self._ctx, set(self._queues)
-        await ctx.offload(ctx.lines.release_shard, self._shard)
+        ctx, known, facts = self._ctx, set(self._queues), copy(self._facts)
+        await self._give_up_lease()
+        self._looked_at = ctx.clock.now()
+        if known:
+            await self._read_facts(self._looked_at, again=True)
         await self._read_lines(ctx.clock.now(), again=True)
-        return self._queues.keys() <= known or not await self._renew()
+        if self._queues.keys() <= known and self._facts == facts:
+            return True
+        self._has_ended = not await self._renew()
+        return self._has_ended
+
+    async def _give_up_lease(self) -> None:
+        async with self._lease:
+            self._has_ended = True
+            await self._ctx.offload(self._ctx.lines.release_shard, self._shard)
+
+    async def _sleep_until(self, at: Ms) -> None:
+        """Say until when nothing may start, then send the message for that time. If the shard is served
+        by another loop meanwhile, that one decides.
+        """
+        ctx = self._ctx
+        asleep = Shard(number=self._number, owner=self._shard.owner, until=0, asleep_until=at, since=self._looked_at)
+        if await ctx.offload(ctx.lines.acquire_shard, asleep, ctx.clock.now()):
+            await ctx.offload(wake_shard, ctx, ShardMessage(self._number, Call.TIMER, at), at)
 
     async def _renew(self) -> bool:
         ctx, now = self._ctx, self._ctx.clock.now()
@@ -154,8 +178,9 @@ class ShardLoop:
         while True:
             await asyncio.sleep(RENEW_SECONDS)
             try:
-                if not await self._renew():
-                    self._until = 0  # another loop serves the shard
+                async with self._lease:
+                    if not self._has_ended and not await self._renew():
+                        self._until = 0  # another loop serves the shard
             except Unavailable as exc:
                 self._ctx.log("scheduler_lease_not_renewed", shard=self._number, error=exc)
 
@@ -175,14 +200,27 @@ class ShardLoop:
             self._queues[cause].refresh(lines)
         self._rows_at = now
 
-    async def _read_facts(self, now: Ms) -> None:
-        if now - self._facts_at < FACTS_MS:
+    async def _read_facts(self, now: Ms, *, again: bool = False) -> None:
+        if not again and now - self._facts_at < FACTS_MS:
             return
         ctx = self._ctx
-        circuits = await ctx.offload(ctx.circuit_breakers.all)
-        needs_key = any(kind_of(cause) is CauseKind.OPENAI for cause in self._queues)
-        has_key = needs_key and await ctx.provider.is_configured()
-        self._facts, self._facts_at = Facts({circuit.model: circuit for circuit in circuits}, has_key), now
+        circuits = await self._read_circuits()
+        if MISSING_KEY in self._queues and not self._facts.has_key and now - self._key_at >= KEY_MS:
+            self._facts.has_key, self._key_at = await ctx.provider.is_configured(), now
+            if not self._facts.has_key:
+                ctx.log("openai_not_configured")
+        self._facts.circuits, self._facts_at = {circuit.model: circuit for circuit in circuits}, now
+
+    async def _read_circuits(self) -> list[CircuitBreaker]:
+        """Read the circuits of all models. If they cannot be read, jobs run (protocol: if in doubt the
+        circuit is closed).
+        """
+        try:
+            circuits: list[CircuitBreaker] = await self._ctx.offload(self._ctx.circuit_breakers.all)
+        except Exception as exc:  # noqa: BLE001 - no fault of the store may stop jobs
+            self._ctx.log("circuit_breakers_unavailable", error=exc)
+            return []
+        return circuits
 
     async def _visit_all(self) -> None:
         ctx, now = self._ctx, self._ctx.clock.now()
@@ -297,6 +335,8 @@ class ShardLoop:
         queue.saved_at = now
 
 
-async def serve_shard(ctx: SchedulingContext, number: int, until: Ms) -> None:
-    """Serve a shard of the scheduler; see `ShardLoop.run`."""
-    await ShardLoop(ctx, number, until).run()
+async def serve_shard(ctx: SchedulingContext, message: ShardMessage, until: Ms) -> None:
+    """Serve the shard that a message names, if the message counts; see `ShardLoop.run`."""
+    shard = await ctx.offload(ctx.lines.shard, message.shard)
+    if message.counts(shard, ctx.clock.now()):
+        await ShardLoop(ctx, message.shard, until).run()

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 
 from chalicelib.domain.errors import JobTypeNotFound
 from chalicelib.domain.jobs import transitions
@@ -81,31 +82,40 @@ async def hold_job(ctx: WorkerContext, wake_up: WakeUp, job: Job, wait: WaitUnti
     def change(seen: Job) -> Job | None:
         return transitions.hold(seen, wake_up.generation, wait.reason, wait.when, clock.now(), wait.cause)
 
-    joined_at = clock.now()
-    await join_line(ctx, job, wait)
+    joined = await join_line(ctx, job, wait)
     held = await offload_with_retry(ctx, update_job, ctx.jobs, job, change)
     if held is not None and held.status is Status.HELD:
-        await announce_hold(ctx, held, joined_at)
+        await announce_hold(ctx, held, joined)
     return held
 
 
-async def join_line(ctx: WorkerContext, job: Job, wait: WaitUntil) -> None:
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """That a line was joined."""
+
+    at: Ms
+    is_new: bool = False  # it had no row before
+
+
+async def join_line(ctx: WorkerContext, job: Job, wait: WaitUntil | None) -> Joined:
     """Note that the line has a job, before the job is held in it: no job is in a line that nobody serves."""
-    if wait.cause is not None:
-        await offload_with_retry(ctx, ctx.lines.touch, wait.cause, job.tenant, ctx.clock.now())
+    now = ctx.clock.now()
+    if wait is None or wait.cause is None:
+        return Joined(now)
+    return Joined(now, await offload_with_retry(ctx, ctx.lines.touch, wait.cause, job.tenant, now))
 
 
-async def announce_hold(ctx: WorkerContext, held: Job, joined_at: Ms) -> None:
+async def announce_hold(ctx: WorkerContext, held: Job, joined: Joined) -> None:
     """Let a held job be woken: by the scheduler of its line, or by a message for its time.
 
-    Args:
-        joined_at: when its line was joined. The row of a line that nobody seems to be in is deleted
-            after a while (protocol rule 27: the row before the record).
+    The row of a line that nobody seems to be in is deleted after a while, so a hold that took long
+    joins its line again (protocol rule 27: the row before the record).
     """
     if held.cause is not None:
-        if ctx.clock.now() - joined_at >= SLOW_HOLD_MS:
-            await offload_with_retry(ctx, ctx.lines.touch, held.cause, held.tenant, ctx.clock.now())
-        await ctx.offload(wake_if_idle, ctx, held.cause)
+        is_new = joined.is_new
+        if ctx.clock.now() - joined.at >= SLOW_HOLD_MS:
+            is_new = await offload_with_retry(ctx, ctx.lines.touch, held.cause, held.tenant, ctx.clock.now())
+        await ctx.offload(partial(wake_if_idle, ctx, held.cause, is_new=is_new))
     else:
         await ctx.offload(try_send_wake_up, ctx, held)
 
