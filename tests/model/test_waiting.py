@@ -16,6 +16,7 @@ from chalicelib.domain.jobs.job import Job, Status
 from chalicelib.domain.jobs.transitions import claim, hold
 from chalicelib.domain.limits.admission import HoldReason
 from chalicelib.domain.limits.circuit_breaker import CircuitBreaker, force_open
+from chalicelib.domain.limits.sliding_window import Limits, added, fits, used
 from chalicelib.domain.queues.causes import CauseKind, cause_of, shard_of
 from chalicelib.domain.queues.lanes import READY, SCHEDULE
 from chalicelib.ports import Line, Shard
@@ -28,8 +29,8 @@ from tests.kit.jobs import NOW
 from tests.kit.time import run
 from tests.kit.world import ALICE, World
 from tests.model.search import Small, explore
+from tests.model.waiting import Grants, Messages, PauseGate, Releases, Schedulers, Slots, SlotsKill, Visits, VisitsLoss
 from tests.model.waiting import Line as LineModel
-from tests.model.waiting import Messages, Releases, Schedulers, Visits
 
 MODEL = "gpt-4o-mini"
 CAUSE = cause_of(CauseKind.CIRCUIT, MODEL)
@@ -404,3 +405,102 @@ def test_messages_do_not_multiply_while_a_gate_stays_shut() -> None:
     assert len(queues.messages[SCHEDULE]) <= 20  # timers of sleeps that were interrupted come within 15 minutes
     assert len(set(begun)) <= 130
     assert not released(world)
+
+
+# ---- grants
+
+
+def test_more_than_the_limit_starts_without_counting_before_the_grant_is_sent() -> None:
+    assert without(Grants(), "count-first").startswith("a scheduler grants job 0 1; job 1 is edited: 2 tokens; a worker asks for job 1")
+
+    rates, at = World().container.rates, NOW
+    frames = rates.take("account", MODEL, 1, 1, at)  # for a grant that is never used
+    limits = Limits(requests=1)
+
+    assert not fits(rates.take("account", MODEL, 1, 1, at + 1_000), limits, 1, at + 1_000)
+    assert used(frames, at) == (1, 1)
+
+
+def test_more_than_the_limit_starts_without_an_end_of_grants() -> None:
+    assert without(Grants(), "expires").endswith("a worker asks for job 1: it starts; the grant of job 0 from second 0: it starts")
+
+    counted = World().container.rates.take("account", MODEL, 1, 1, NOW)
+
+    assert not fits(added(counted, NOW + 63_000, 1, 1), Limits(requests=1), 1, NOW + 63_000)  # its start may be three seconds late
+    assert fits(added(counted, NOW + 64_000, 1, 1), Limits(requests=1), 1, NOW + 64_000)
+
+
+def test_more_than_the_limit_starts_without_giving_back_on_its_own_second() -> None:
+    assert "its 1 are given back" in without(Grants(), "own-second")
+
+    rates = World().container.rates
+    rates.take("account", MODEL, 5, 1, NOW)
+    rates.take("account", MODEL, 7, 1, NOW + 10_000)
+    rates.give_back("account", MODEL, 5, 1, NOW)
+
+    frames = rates.frames("account", MODEL, NOW + 10_000)
+    assert used(frames, NOW + 10_000) == (1, 7)
+    assert used(frames, NOW + 61_000) == (1, 7)  # the one of its second has gone, that of the other one has stayed
+
+
+def test_more_than_the_limit_starts_without_the_record_deciding_what_a_grant_is_for() -> None:
+    assert without(Grants(), "derived").startswith("a scheduler grants job 0 1; job 0 is edited: 2 tokens")
+
+
+# ---- slots
+
+
+def test_more_jobs_run_than_allowed_without_the_condition_on_a_slot() -> None:
+    trace = without(Slots(), "taken-if-free")
+
+    assert "a worker reads for job 0: 0 taken; a worker reads for job 1: 0 taken" in trace
+
+
+def test_a_free_slot_wakes_nobody_without_a_look_after_the_hold() -> None:
+    assert without(Slots(), "look-again").endswith("job 0 ends and gives its slot back; the worker of job 0 looks at the line: nobody")
+
+
+def test_a_free_slot_wakes_nobody_without_a_look_after_the_end() -> None:
+    assert without(Slots(), "look-after").endswith("a worker writes job 1 held; it looks once more for job 1: 1 taken")
+
+
+def test_a_slot_leaks_without_one_write() -> None:
+    assert without(SlotsKill(), "one-write").endswith("a worker takes a slot for job 0; it dies before it claims job 0")
+
+
+def test_a_held_job_misses_its_slot_without_the_sweep() -> None:
+    assert "looks at the line: nobody; a worker writes job 1 held; it dies after it held job 1" in without(SlotsKill(), "sweep")
+
+
+# ---- pauses
+
+
+def test_a_resumed_job_waits_for_ever_without_removing_the_pause_before_asking() -> None:
+    assert "the tenant resumes: ask; a request for a visit arrives" in without(Visits(), "remove-then-ask")
+
+
+def test_a_resumed_job_waits_for_ever_without_the_sweep() -> None:
+    assert without(VisitsLoss(), "sweep")
+
+    world, held = world_with_held_job()
+    serve(world, 20)
+    close(world)  # nobody asks for a visit
+    world.container.queues.messages[SCHEDULE].clear()
+    world.clock.advance(60)
+    sweep_lines(world.container, world.clock.now() + 40_000)
+    world.schedule(5)
+
+    assert released(world) == [(held.id, held.generation)]
+
+
+def test_a_paused_job_starts_without_the_gates_being_passed_again() -> None:
+    assert without(PauseGate(), "gates-again").endswith("the pause and the mark are written; the release arrives: nothing stops the job")
+
+    world, held = world_with_held_job()
+    world.deliver(READY.name, [world.wake(held)])  # a scheduler releases it, and its circuit is open again
+
+    assert world.job(held) == held
+
+
+def test_a_paused_job_starts_without_one_write_of_pause_and_mark() -> None:
+    assert "the pause is written; the request dies; the request is repeated: it finds the pause" in without(PauseGate(), "mark-with-pause")
