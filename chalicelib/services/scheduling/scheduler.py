@@ -8,14 +8,15 @@ one whose wake-up is lost is still in its line and is released again.
 A loop that finds no line gives up its lease and reads the lines once more. One whose causes cannot
 be over for a while sends itself a message for that time and ends. While it goes on it sends a
 delayed message ahead, so one that dies is followed by the next within half a minute. And the sweep
-wakes each shard that has lines and no loop. A message leads to at most one other, so there are never
-many.
+wakes each shard that has lines and no loop. Messages say when they count (`visits.py`), or they
+would multiply while a cause lasts.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping
+from copy import copy
 from dataclasses import dataclass, field
 
 from chalicelib.domain.errors import Unavailable
@@ -91,10 +92,11 @@ class ShardLoop:
         self._ctx, self._number = ctx, number
         self._until = min(until, ctx.clock.now() + RUN_MS)
         self._shard = Shard(number=number, owner=ctx.new_id(), until=0)
-        self._lease, self._has_lease = asyncio.Lock(), False
         self._queues: dict[str, _Queue] = {}
         self._facts, self._facts_at, self._key_at = Facts(), 0, 0
         self._rows_at, self._net_at = 0, 0
+        self._looked_at = 0  # when the last look at everything began
+        self._lease, self._has_ended = asyncio.Lock(), False  # its lease is not renewed when it was given up
         self._sent: list[Ms] = []  # when wake-ups were sent that the depth of the queue does not show yet
 
     async def run(self) -> None:
@@ -136,19 +138,26 @@ class ShardLoop:
         return now - max(touched, default=0) >= LINGER_MS and not any(queue.empty_since for queue in self._queues.values())
 
     async def _end(self) -> bool:
-        """Give up the lease, then look once more: whoever held a job meanwhile saw the lease, or is seen now.
+        """Give up the lease, then look once more at the facts and at the lines (protocol rule 30: the
+        lease before the last look). Whoever held a job, or asked for a visit, meanwhile saw that the
+        shard is served.
 
-        Returns: whether the loop may end, because there is no line that it has not looked at.
+        Returns: whether the loop may end, because there is nothing that it has not looked at.
         """
-        ctx, known = self._ctx, set(self._queues)
+        ctx, known, facts = self._ctx, set(self._queues), copy(self._facts)
         await self._give_up_lease()
+        self._looked_at = ctx.clock.now()
+        if known:
+            await self._read_facts(self._looked_at, again=True)
         await self._read_lines(ctx.clock.now(), again=True)
-        return self._queues.keys() <= known or not await self._renew()
+        if self._queues.keys() <= known and self._facts == facts:
+            return True
+        self._has_ended = not await self._renew()
+        return self._has_ended
 
     async def _give_up_lease(self) -> None:
-        """Release the lease. Until it is acquired again the heartbeat must not renew it."""
         async with self._lease:
-            self._has_lease = False
+            self._has_ended = True
             await self._ctx.offload(self._ctx.lines.release_shard, self._shard)
 
     async def _sleep_until(self, at: Ms) -> None:
@@ -156,28 +165,25 @@ class ShardLoop:
         by another loop meanwhile, that one decides.
         """
         ctx = self._ctx
-        asleep = Shard(number=self._number, owner=self._shard.owner, until=0, asleep_until=at, since=self._rows_at)
+        asleep = Shard(number=self._number, owner=self._shard.owner, until=0, asleep_until=at, since=self._looked_at)
         if await ctx.offload(ctx.lines.acquire_shard, asleep, ctx.clock.now()):
             await ctx.offload(wake_shard, ctx, ShardMessage(self._number, Call.TIMER, at), at)
 
-    async def _renew(self, *, again: bool = False) -> bool:
-        """Acquire the lease; with `again` only if it was not given up. Returns whether no other loop has it."""
+    async def _renew(self) -> bool:
         ctx, now = self._ctx, self._ctx.clock.now()
         shard = Shard(number=self._number, owner=self._shard.owner, until=now + LEASE_MS)
-        async with self._lease:
-            if again and not self._has_lease:
-                return True
-            self._has_lease = await ctx.offload(ctx.lines.acquire_shard, shard, now)
-            if self._has_lease:
-                self._shard = shard
-        return self._has_lease
+        if not await ctx.offload(ctx.lines.acquire_shard, shard, now):
+            return False
+        self._shard = shard
+        return True
 
     async def _keep_lease(self) -> None:
         while True:
             await asyncio.sleep(RENEW_SECONDS)
             try:
-                if not await self._renew(again=True):
-                    self._until = 0  # another loop serves the shard
+                async with self._lease:
+                    if not self._has_ended and not await self._renew():
+                        self._until = 0  # another loop serves the shard
             except Unavailable as exc:
                 self._ctx.log("scheduler_lease_not_renewed", shard=self._number, error=exc)
 
@@ -197,8 +203,8 @@ class ShardLoop:
             self._queues[cause].refresh(lines)
         self._rows_at = now
 
-    async def _read_facts(self, now: Ms) -> None:
-        if now - self._facts_at < FACTS_MS:
+    async def _read_facts(self, now: Ms, *, again: bool = False) -> None:
+        if not again and now - self._facts_at < FACTS_MS:
             return
         ctx = self._ctx
         circuits = await self._read_circuits()
