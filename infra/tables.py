@@ -53,6 +53,7 @@ TABLES: tuple[Table, ...] = (
             Index("by_user", "g_u", "id"),
             Index("by_state", "g_s", "g_sk"),
             Index("due", "g_d", "due_at", range_type="N"),
+            Index("by_line", "g_l", "g_lk", include=("type", "lane", "model", "user", "t", "queued", "gen", "tokens", "crashes")),
         ),
     ),
     Table("job_data", "id", "sk", recovery=("prod",)),

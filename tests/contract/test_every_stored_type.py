@@ -196,7 +196,9 @@ def write_ticket(stores: DynamoStores) -> Raw:
 def write_lease(stores: DynamoStores) -> Raw:
     from chalicelib.adapters.dynamodb.leases import _partition
 
-    lease = Lease(id=new_id(), lane="low", started_at=NOW, expires_at=NOW, jobs=("job_1",), environment="e", watermark=NOW)
+    lease = Lease(
+        id=new_id(), lane="low", started_at=NOW, expires_at=NOW, jobs=("job_1",), environment="e", watermark=NOW, watermarks={"acme": NOW}
+    )
     stores.leases.open(lease)
     return key_of(pk=_partition(lease.id), sk=lease.id)
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from chalicelib.domain.jobs.job import START_LATER, Job, Status
 from chalicelib.domain.jobs.queue_routing import queue_of
-from chalicelib.domain.jobs.transitions import QUEUED_CHECK_DELAY_MS, first_check_at, is_claimable, waits_for_parents
+from chalicelib.domain.jobs.transitions import QUEUED_CHECK_DELAY_MS, first_check_at, is_claimable, latest_start, waits_for_parents
 from chalicelib.domain.queues.lanes import LANES
 from chalicelib.domain.units import Ms
 
@@ -46,6 +46,8 @@ def apply_edit(job: Job, edit: JobEdit, now: Ms) -> Job | None:
         new = replace(new, expires_at=edit.expires_at)
     if edit.tags is not None:
         new = replace(new, tags=edit.tags)
+    if new.is_in_line:  # it is due when it may wait no longer
+        new = replace(new, due_at=latest_start(new) or new.due_at)
     return job if new == job and not edit.changes_spec else replace(new, version=job.version + 1, updated_at=now)
 
 

@@ -6,10 +6,13 @@ from zlib import crc32
 
 from chalicelib.domain.jobs.job import Job, Status
 from chalicelib.domain.jobs.queue_routing import queue_of
+from chalicelib.domain.queues.causes import cause_mark
+from chalicelib.domain.queues.lanes import LANES
 
 DUE_SHARDS = 8  # of each due partition: every job is written to it, and one shard takes 1,000/s
 
 ENDED = "ended"  # the due partition of ended jobs whose recipients or dependents are not served
+IN_LINE = "in_line"  # the due partition of jobs that are held in a line: due when they may wait no longer
 
 # Lists of these statuses are sorted by the time of the end, all others by creation.
 LISTED_BY_END = frozenset({Status.FAILED, Status.EXPIRED, Status.CANCELLED, Status.INCOMPLETE})
@@ -21,16 +24,33 @@ def sort_key(job: Job, *, by_end: bool) -> str:
 
 
 def due_partition(job: Job) -> str | None:
-    """Return the partition of the due index that holds a job: the name of its queue, `ENDED`, or None.
+    """Return the partition of the due index that holds a job: the name of its queue, `ENDED`,
+    `IN_LINE` or None.
 
     Queued and running jobs are in their queue's partition; jobs that wait for a time share the
-    partition None. They are apart so that a deep queue does not hide the retries behind it.
+    partition None. They are apart so that a deep queue, or a million held jobs, does not hide the
+    retries behind it.
     """
     if job.status.is_terminal:
         return ENDED
+    if job.is_in_line:
+        return IN_LINE
     return queue_of(job) if job.status in (Status.QUEUED, Status.PROCESSING) else None
 
 
 def due_shard(job_id: str) -> int:
     """Return the shard of a due partition that holds a job."""
     return crc32(job_id.encode()) % DUE_SHARDS
+
+
+LINE_RANKS = {lane: rank for rank, lane in enumerate(LANES)}  # by the lane of a job: the urgent ones come first
+
+
+def line_key(tenant: str, cause: str) -> str:
+    """Return the partition of the index `by_line` with the jobs of one line."""
+    return f"{tenant}#{cause_mark(cause)}"
+
+
+def place_in_line(job: Job) -> str:
+    """Return where a job stands in its line: by lane, then by the time since when it is ready."""
+    return f"{LINE_RANKS.get(job.lane, len(LINE_RANKS))}#{job.queued_at:013d}#{job.id}"

@@ -68,6 +68,16 @@ class JobError:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Wait:
+    """A time for which a job was held."""
+
+    reason: str
+    since: Ms
+    until: Ms | None = None  # when it left the line; None: it is held now
+    cause: str | None = None  # the line in which it stood; None: it waited for a time of its own
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
     """One job record. Immutable: `transitions` makes the next one, which replaces it in the store."""
 
@@ -120,12 +130,23 @@ class Job:
     attempt_model: str | None = None  # fallback model of the latest attempt; None: it uses `model`
     notifies: bool = False  # whether its spec names recipients of a completion notification
     has_dependents: bool = False  # whether other jobs wait, or have waited, for its end
+    # What it waits for in a line while it is held (`queues/causes.py`). None: it stands in no line; a
+    # held job waits for `resume_at` then.
+    cause: str | None = None
+    tokens: int = 0  # what an attempt is charged against a token rate; 0: unknown, or a task
+    slots: tuple[str, ...] = ()  # keys of the concurrency limits of which it has a slot
+    waits: tuple[Wait, ...] = ()  # the last times for which it was held, the latest last
     ttl: int | None = None  # seconds since 1970 when DynamoDB may remove it; None: not ended
 
     @property
     def is_resumable(self) -> bool:
         """Whether the attempt outlives its worker: the provider continues its response."""
         return self.response_id is not None and not self.status.is_terminal
+
+    @property
+    def is_in_line(self) -> bool:
+        """Whether it is held until a scheduler releases it."""
+        return self.status is Status.HELD and self.cause is not None
 
     @property
     def is_task(self) -> bool:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from chalicelib.domain.failures import DependencyFailed, final_suggestion
-from chalicelib.domain.jobs.job import DEPENDENCIES, START_LATER, Job, JobError, Status, Usage
+from chalicelib.domain.jobs.job import DEPENDENCIES, START_LATER, Job, JobError, Status, Usage, Wait
 from chalicelib.domain.units import DAY_MS, Ms, Nano
 
 END_CHECK_DELAY_MS = 60_000  # the change stream serves recipients and dependents of an end within this time, or the sweep does
@@ -20,6 +20,8 @@ QUEUED_CHECK_DELAY_MS = 120_000  # a wake-up may take this long before the sweep
 RECHECK_MS = 60_000  # how often the sweeper checks a job that a worker has claimed
 MAX_DELAY_SECONDS = 900  # the most that SQS delays a message; a later wake-up is the sweeper's
 MAX_RECHECK_MS = 3_600_000
+MAX_HELD_MS = 30 * DAY_MS  # the longest time that a job without another end is held in a line before it is checked
+MAX_WAITS = 8  # kept on the record
 MAX_ISOLATED_CRASHES = 3  # workers that may die while they run nothing but this job
 HANDED_OVER = "handed_over"  # the reason after a worker reached its deadline before the response ended
 COMPLETED_RETENTION_DAYS = 30
@@ -79,35 +81,41 @@ def claim(job: Job, generation: int, owner: str, now: Ms, *, alone: bool = False
 
 
 def is_claimable(job: Job) -> bool:
-    """Whether a wake-up may start the job: a waiting or held job only if it waits for a time."""
+    """Whether a wake-up may start the job: a waiting or held job only if it waits for a time or in a
+    line.
+    """
     if job.status is Status.HELD:
-        return job.resume_at is not None
+        return job.resume_at is not None or job.cause is not None
     return job.status in (Status.QUEUED, Status.RETRYING) or (job.status is Status.WAITING and job.reason == START_LATER)
 
 
-def hold(job: Job, generation: int, reason: str, until: Ms, now: Ms) -> Job | None:
-    """Hold a job that an admission gate refuses until `until` (a gate uses up no attempt).
+def hold(job: Job, generation: int, reason: str, until: Ms | None, now: Ms, cause: str | None = None) -> Job | None:
+    """Hold a job that an admission gate refuses (a gate uses up no attempt).
 
-    It waits at most until it would expire or until its last attempt may start; then it ends.
-    Idempotent per generation and reason.
+    It waits at most until it would expire or until its last attempt may start; then it ends. A job
+    that stands in the line already keeps its place. Idempotent per generation, reason and cause.
+
+    Args:
+        until: when it may probably continue; None: unknown.
+        cause: the line in which it waits for its release; None: it continues at `until` by itself.
     """
-    if job.status is Status.HELD and job.generation == generation + 1 and job.reason == reason:
+    if job.status is Status.HELD and job.generation == generation + 1 and (job.reason, job.cause) == (reason, cause):
         return job  # this write has succeeded before; only its response was lost
     if job.generation != generation or not is_claimable(job):
         return None
     if (end := expire_if_late(job, now)) is not None:
         return end
-    last = job.expires_at if job.started_at is None else job.retry_until or until
-    until = min(until, last)
-    return _next(
-        job, now, status=Status.HELD, generation=job.generation + 1, reason=reason, resume_at=until, due_at=first_check_at(until, now)
-    )
+    if cause is not None and (job.status, job.cause, job.reason) == (Status.HELD, cause, reason):
+        return job
+    return _held(job, now, reason, until, cause, generation=job.generation + 1)
 
 
 def message_delay(job: Job, now: Ms) -> int | None:
     """Return the delay of the wake-up in seconds; None: longer than SQS allows, the sweeper sends
-    it.
+    it; or the job stands in a line, and a scheduler sends it.
     """
+    if job.is_in_line:
+        return None
     seconds = -(-max(0, (job.resume_at or 0) - now) // 1000)
     return seconds if seconds <= MAX_DELAY_SECONDS else None
 
@@ -221,7 +229,16 @@ def retry_later(
 
 
 def hold_after_attempt(
-    job: Job, generation: int, owner: str, outcome: AttemptOutcome, reason: str, until: Ms, now: Ms, *, without: str | None = None
+    job: Job,
+    generation: int,
+    owner: str,
+    outcome: AttemptOutcome,
+    reason: str,
+    until: Ms | None,
+    now: Ms,
+    *,
+    without: str | None = None,
+    cause: str | None = None,
 ) -> Job | None:
     """Hold a job whose attempt failed for a cause outside the job: the rate limit was reached, or,
     before a response started, the probe of an open circuit failed, the account was refused, a
@@ -231,15 +248,38 @@ def hold_after_attempt(
 
     Args:
         without: the fallback model that is not asked again in this run.
+        until, cause: as of `hold`.
     """
     if job.status is Status.HELD and job.generation == generation + 1 and job.owner == owner:
         return job
-    new = retry_later(job, generation, owner, outcome, min(until, job.retry_until or until), now, counts_as_attempt=False)
+    new = retry_later(job, generation, owner, outcome, now, now, counts_as_attempt=False)
     if new is None or new.status is not Status.RETRYING:
         return new
-    return replace(
-        new, status=Status.HELD, reason=reason, fallback_models=tuple(model for model in new.fallback_models if model != without)
-    )
+    models = tuple(model for model in new.fallback_models if model != without)
+    queued_at = job.queued_at if cause is not None else new.queued_at  # it keeps its place
+    return replace(_held(new, now, reason, until, cause), version=new.version, queued_at=queued_at, fallback_models=models)
+
+
+def _held(job: Job, now: Ms, reason: str, until: Ms | None, cause: str | None, **changes: Any) -> Job:
+    """One in a line is due when it may wait no longer, and no earlier: its scheduler releases it."""
+    last = latest_start(job)
+    if until is not None and last is not None:
+        until = min(until, last)
+    if cause is not None:
+        due_at = latest_start(job) or now + MAX_HELD_MS
+    else:
+        until = now if until is None else until
+        due_at = first_check_at(until, now)
+    waits = (*_ended_waits(job, now), Wait(reason=reason, since=now, cause=cause))[-MAX_WAITS:]
+    changes |= {"status": Status.HELD, "reason": reason, "cause": cause, "resume_at": until, "due_at": due_at, "waits": waits}
+    return _next(job, now, **changes)
+
+
+def _ended_waits(job: Job, now: Ms) -> tuple[Wait, ...]:
+    """Return the waits of a job that leaves its line now."""
+    if not job.waits or job.waits[-1].until is not None:
+        return job.waits
+    return (*job.waits[:-1], replace(job.waits[-1], until=now))
 
 
 def release(job: Job, now: Ms) -> Job | None:
@@ -447,6 +487,11 @@ def expire_if_late(job: Job, now: Ms) -> Job | None:
     return give_up(job, now) if job.status is Status.HELD else None
 
 
+def latest_start(job: Job) -> Ms | None:
+    """Return until when the next attempt of a job may start; None: there is no limit."""
+    return job.expires_at if job.started_at is None else job.retry_until or None
+
+
 def lease_of(job: Job) -> str:
     """Return the id of the lease under which the job was claimed."""
     return (job.owner or "").partition("#")[0]
@@ -475,6 +520,9 @@ def _waited_too_long(job: Job) -> JobError:
 
 
 def _next(job: Job, now: Ms, **changes: Any) -> Job:
+    """Return the next record. A job that is not held any more stands in no line."""
+    if job.status is Status.HELD and changes.get("status", Status.HELD) is not Status.HELD:
+        changes = {"cause": None, "waits": _ended_waits(job, now), **changes}
     return replace(job, version=job.version + 1, updated_at=now, **changes)
 
 

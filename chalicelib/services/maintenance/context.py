@@ -46,12 +46,14 @@ class SweepResult(StrEnum):
     RESENT = "resent"  # a lost wake-up
     RELEASED = "released"  # a job whose parents have ended
     CHECKED = "checked"  # nothing to do now; checked again later
+    WAITING = "waiting"  # behind others in a deep queue
     EXPIRED = "expired"
     GIVEN_UP = "given_up"  # a job that was held until its retry time was over
     FINISHED = "finished"  # with the result that a dead worker had stored
     RECLAIMED = "reclaimed"  # queued again after its worker died
     HANDED_OVER = "handed_over"  # another worker resumes the response of the dead one
     ENDED = "ended"  # failed or cancelled after its worker died
+    SCHEDULER_WOKEN = "scheduler_woken"  # a shard with lines that nobody served
     LEASE_ALIVE = "lease_alive"
     LEASE_KEPT = "lease_kept"  # one of its jobs could not be recovered; the next run tries again
     LEASE_REAPED = "lease_reaped"

@@ -9,13 +9,15 @@ one unit for each index entry that is added, removed or rewritten.
 | `by_tenant` | `<tenant>#0` | id | all | once: nothing in it ever changes |
 | `by_user` | `<tenant>#<user>` | id | all | once |
 | `by_state` | `<tenant>#<class>` | id, or `<finished_at>#<id>` | all but completed | `active`: queued and processing are one |
-| `due` | `w#<queue>#<n>`, `e#<n>` or `t#<n>` | `due_at` | unfinished, or its end is due | queued and processing are one |
+| `due` | `w#<queue>#<n>`, `e#<n>`, `h#<n>` or `t#<n>` | `due_at` | unfinished, or its end is due | queued and processing are one |
+| `by_line` | `<tenant>#<cause>` | `<lane>#<queued_at>#<id>` | held in a line | when it is held, and when it leaves the line |
 
 So a claim of a queued job changes no index and costs one unit. The claim of a `retrying` job moves
 it from `t` to `w` and to `active`, which is four more, and rare. `w` (queued and processing) is
 apart from `t` (waiting for a time) because a deep queue must not hide the retries behind it, and
-so is `e`, the outbox: ended jobs whose recipients or dependents are not served yet. `n` is a shard:
-every job passes through this index, and one partition would be too hot.
+so is `e`, the outbox: ended jobs whose recipients or dependents are not served yet, and `h`: jobs that
+a scheduler releases. `n` is a shard: every job passes through this index, and one partition would be
+too hot.
 """
 
 from __future__ import annotations
@@ -31,8 +33,8 @@ from pynamodb.indexes import GlobalSecondaryIndex, IncludeProjection, KeysOnlyPr
 from chalicelib.adapters.decoding import checked
 from chalicelib.adapters.dynamodb.client import IntAttribute, Item, Raw, decoded
 from chalicelib.adapters.dynamodb.json_record import known_fields, non_default_fields
-from chalicelib.domain.jobs.index_keys import ENDED, LISTED_BY_END, due_partition, due_shard, sort_key
-from chalicelib.domain.jobs.job import Job, JobError, Status, Usage
+from chalicelib.domain.jobs.index_keys import ENDED, IN_LINE, LISTED_BY_END, due_partition, due_shard, line_key, place_in_line, sort_key
+from chalicelib.domain.jobs.job import Job, JobError, Status, Usage, Wait
 
 T = TypeVar("T")
 ENDED_KEY = "e#"  # of the outbox: ended jobs whose recipients or dependents are not served
@@ -95,6 +97,29 @@ class Due(GlobalSecondaryIndex["JobItem"]):  # type: ignore[no-untyped-call]
     due_at = IntAttribute(range_key=True)
 
 
+class ByLine(GlobalSecondaryIndex["JobItem"]):  # type: ignore[no-untyped-call]
+    class Meta:
+        index_name = "by_line"
+        projection = IncludeProjection(["type", "lane", "model", "user", "t", "queued", "gen", "tokens", "crashes"])
+
+    g_l = UnicodeAttribute(hash_key=True)
+    g_lk = UnicodeAttribute(range_key=True)
+
+
+class WaitsAttribute(Attribute[tuple[Wait, ...]]):
+    """The waits of a job as a JSON list of `[reason, since, until, cause]`."""
+
+    attr_type = STRING
+
+    def serialize(self, value: Any) -> str:
+        return json.dumps([[wait.reason, wait.since, wait.until, wait.cause] for wait in value], separators=(",", ":"))
+
+    def deserialize(self, value: str) -> tuple[Wait, ...]:
+        return tuple(
+            checked(Wait(reason=reason, since=since, until=until, cause=cause)) for reason, since, until, cause, *_ in json.loads(value)
+        )
+
+
 class JobItem(Item):
     """The attributes have the names of the fields of `Job`.
 
@@ -148,6 +173,10 @@ class JobItem(Item):
     attempt_model = UnicodeAttribute(null=True, attr_name="a_model")
     notifies = BooleanAttribute(null=True, attr_name="notify")
     has_dependents = BooleanAttribute(null=True, attr_name="parent")
+    cause = UnicodeAttribute(null=True)
+    tokens = IntAttribute(null=True)
+    slots = RecordAttribute(tuple, null=True)
+    waits = WaitsAttribute(null=True)
     ttl = IntAttribute(null=True)
 
     g_t = UnicodeAttribute()
@@ -155,11 +184,14 @@ class JobItem(Item):
     g_s = UnicodeAttribute(null=True)
     g_sk = UnicodeAttribute(null=True)
     g_d = UnicodeAttribute(null=True)
+    g_l = UnicodeAttribute(null=True)
+    g_lk = UnicodeAttribute(null=True)
 
     by_tenant = ByTenant()
     by_user = ByUser()
     by_state = ByState()
     due = Due()
+    by_line = ByLine()
 
 
 _FIELDS = {field.name: field.default for field in fields(Job)}
@@ -198,12 +230,16 @@ def index_keys(job: Job) -> dict[str, str]:
         keys["g_sk"] = sort_key(job, by_end=job.status in LISTED_BY_END)
     if job.due_at is not None:
         keys["g_d"] = due_key(due_partition(job), due_shard(job.id))
+    if job.cause is not None and job.is_in_line:
+        keys |= {"g_l": line_key(job.tenant, job.cause), "g_lk": place_in_line(job)}
     return keys
 
 
 def due_key(partition: str | None, shard: int) -> str:
     if partition == ENDED:
         return f"{ENDED_KEY}{shard}"
+    if partition == IN_LINE:
+        return f"h#{shard}"
     return f"w#{partition}#{shard}" if partition else f"t#{shard}"
 
 
