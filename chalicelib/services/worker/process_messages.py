@@ -13,12 +13,14 @@ from functools import partial
 
 from chalicelib.domain.errors import HeadraceError, InvalidMessage, StaleVersion, Unavailable
 from chalicelib.domain.execution.deadline import Deadline
-from chalicelib.domain.jobs.backlog import watermark
+from chalicelib.domain.jobs.backlog import watermarks
 from chalicelib.domain.jobs.job import Job
 from chalicelib.domain.jobs.queue_routing import may_run, queue_of
 from chalicelib.domain.jobs.transitions import is_claimable
 from chalicelib.domain.limits.admission import RunNow
+from chalicelib.domain.queues.lanes import HOME_QUEUES
 from chalicelib.domain.queues.wakeup import WakeUp
+from chalicelib.domain.units import Ms
 from chalicelib.ports import Lease, QueueMessage
 from chalicelib.services.load_jobs import LoadedJobs, load_readable_jobs
 from chalicelib.services.worker.admission.circuit_gate import load_circuit_breakers
@@ -210,6 +212,7 @@ class _Invocation:
         """
         ctx, now = self._ctx, self._ctx.clock.now()
         self._pending = len(admitted)
+        marks = self._watermarks(admitted)
         lease = Lease(
             id=ctx.new_id(),
             lane=self._queue,
@@ -217,7 +220,8 @@ class _Invocation:
             expires_at=now + LEASE_MS,
             jobs=tuple(entry.candidate.job.id for entry in admitted),
             environment=environment,
-            watermark=watermark(entry.candidate.job for entry in admitted),
+            watermark=min(marks.values(), default=0),
+            watermarks=marks,
         )
         await ctx.offload(ctx.leases.open, lease)
         alone = len(set(lease.jobs)) == 1  # duplicate wake-ups are one job
@@ -231,6 +235,12 @@ class _Invocation:
             await asyncio.gather(*tasks, *monitors, return_exceptions=True)
             if not self.unfinished:
                 await self._guarded("lease_not_closed", lambda: ctx.offload(ctx.leases.close, lease))
+
+    def _watermarks(self, admitted: list[AdmittedJob]) -> dict[str, Ms]:
+        """Say how far the queue was read: by wake-ups that came in its order, not by those that a scheduler released."""
+        if self._queue not in HOME_QUEUES:
+            return {}
+        return watermarks(one.candidate.job for one in admitted if one.candidate.wake_up.grant is None)
 
     async def _run_job(self, admitted: AdmittedJob, lease: Lease, *, alone: bool) -> None:
         """Claim and run one job. An error is logged and does not affect the other jobs."""
