@@ -33,7 +33,7 @@ class Attempt:
     Args:
         job: the job record as claimed.
         owner: nonce of this claim (protocol rule 3: the owner is a nonce).
-        admission: what the gates granted: the model, a circuit breaker's probe, a type limiter's permit.
+        admission: what the gates granted: the model, a circuit breaker's probe, the slots that the claim took.
         chunks: the stored transcript, of a durable attempt that another worker began.
     """
 

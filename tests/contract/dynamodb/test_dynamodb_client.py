@@ -264,7 +264,7 @@ def test_conflicting_transaction_is_retried(dynamo_stores: DynamoStores) -> None
     reasons = [{"Code": "TransactionConflict"}]
 
     with failing_requests("TransactWriteItems", "TransactionCanceledException", 400, 2, CancellationReasons=reasons):
-        dynamodb.transact_put([(item, type(item).id.does_not_exist())], pauses.append)
+        dynamodb.transact([(item, type(item).id.does_not_exist())], pause=pauses.append)
 
     assert dynamo_stores.jobs.get(given.id) == given
     assert len(pauses) == 2
@@ -280,7 +280,7 @@ def test_retries_of_a_conflicting_transaction_are_limited(dynamo_stores: DynamoS
         failing_requests("TransactWriteItems", "TransactionCanceledException", 400, CancellationReasons=reasons) as given,
         pytest.raises(Throttled),
     ):
-        dynamodb.transact_put([(item, None)], pauses.append)
+        dynamodb.transact([(item, None)], pause=pauses.append)
 
     assert len(given) == dynamodb.CONFLICT_TRIES
     assert sum(pauses) < 1
@@ -294,7 +294,7 @@ def test_throttled_transaction_is_retried_less_often_than_a_conflicting_one(dyna
         failing_requests("TransactWriteItems", "TransactionCanceledException", 400, CancellationReasons=reasons) as given,
         pytest.raises(Throttled) as raised,
     ):
-        dynamodb.transact_put([(item, None)], lambda _: None)
+        dynamodb.transact([(item, None)], pause=lambda _: None)
 
     assert len(given) == aws.ATTEMPTS < dynamodb.CONFLICT_TRIES
     assert not aws.is_conflict(raised.value.__cause__)

@@ -57,6 +57,8 @@ class RecordAttribute(Attribute[T]):
     def deserialize(self, value: Any) -> T:
         stored: Any = json.loads(value)
         if isinstance(stored, list):
+            if not all(isinstance(one, str) for one in stored):
+                raise TypeError("not all of the list are texts")
             return self.kind(stored)  # type: ignore[call-arg]
         return checked(self.kind(**known_fields(self.kind, stored)))
 

@@ -66,6 +66,8 @@ RESPONSES: dict[str, dict[str, str | None]] = {
     "GET /circuits": {"200": "Circuits"},
     "POST /circuits/{model}/open": {"200": "Circuit"},
     "POST /circuits/{model}/close": {"200": "Circuit"},
+    "GET /limits": {"200": "Limits"},
+    "PUT /limits/tenants/{tenant}": {"200": "TenantLimits.set"},
     "GET /webhooks": {"200": "Webhooks"},
     "POST /webhooks/rotate": {"200": "Webhooks"},
     "PUT /webhooks/addresses": {"200": "Webhooks"},
@@ -133,6 +135,8 @@ _FIELDS: dict[str, str] = {
     "Deleted": "job_id deleted",
     "SystemHealth": "status parts issues recommendations generated_at",
     "Circuit": "model scope tenants state reason forced forced_by failures trips last_failure_at opened_at closed_at until",
+    "Limits": "limits tenants",
+    "TenantLimits.set": "tenant weight fair_by concurrency running user_concurrency user_running queued shards updated_at updated_by",
     "Webhooks": "secret rotated_at previous_valid_until addresses email_configured",
     "TestDelivery": "delivered message_id status_code error duration_seconds",
 }

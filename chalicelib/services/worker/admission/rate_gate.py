@@ -19,7 +19,7 @@ from chalicelib.domain.limits import rate_limit as rules
 from chalicelib.domain.limits.admission import HoldReason, RateTaken, WaitUntil
 from chalicelib.domain.limits.rate_limit import RateLimit, TooLarge
 from chalicelib.domain.limits.sliding_window import CEILINGS, fits, free_at, used
-from chalicelib.domain.queues.causes import CauseKind, cause_of
+from chalicelib.domain.queues.causes import CauseKind, cause_of, kind_of, subject_of
 from chalicelib.domain.queues.wakeup import Grant
 from chalicelib.domain.rate_headers import RateHeaders, Refusal
 from chalicelib.domain.units import Ms, rfc3339
@@ -31,7 +31,6 @@ ACCOUNT = "stage"  # a stage has one OpenAI account: that of its key
 CACHE_TTL_MS = 2_000
 LIMITED_CACHE_TTL_MS = 500  # while a model may start nothing: who starts after that must see the next refusal soon
 LINE_TTL_MS = 1_000  # how long an environment remembers whether a tenant has a line
-GRANT_MS = 3_000  # how long a grant is good
 LEARN_MS = 2_000  # between two writes of an environment about one model, without a refusal
 STORE_TIMEOUT_SECONDS = 2.0
 MAX_ATTEMPTS = 5
@@ -61,25 +60,31 @@ async def load_rate_limits(ctx: WorkerContext) -> dict[str, RateLimit]:
     return state.rate_limits
 
 
-async def ask_rate(ctx: WorkerContext, job: Job, model: str, grant: Grant | None) -> RateTaken | Unlimited | TooLarge | WaitUntil:
-    """Take what the next attempt of a job uses of its model's limits."""
+async def ask_rate(
+    ctx: WorkerContext, job: Job, model: str, grant: Grant | None, *, may_take: bool = True
+) -> RateTaken | Unlimited | TooLarge | WaitUntil:
+    """Take what the next attempt of a job uses of its model's limits.
+
+    Args:
+        may_take: it is taken; otherwise the job only looks whether the model may start anything at all.
+    """
     limit, now, cause = (await load_rate_limits(ctx)).get(model), ctx.clock.now(), cause_of(CauseKind.RATE, model)
-    granted = RateTaken(model, job.tokens, grant.at) if grant is not None and grant.cause == cause else None
-    if granted is not None and now - granted.at <= GRANT_MS:
+    is_granted = grant is not None and grant.cause == cause
+    if (granted := granted_rate(job, grant, now)) is not None and granted.model == model:
         return granted
-    if granted is not None:
-        await give_back(ctx, granted)
+    if is_granted and grant is not None:  # it has expired
+        await give_back(ctx, RateTaken(model, job.tokens, grant.at))
     if limit is None:
         return Unlimited()
     allowed = rules.effective(limit, now)
     if (allowed.blocked_until or 0) > now:
         return WaitUntil(allowed.blocked_until, HoldReason.RATE_LIMITED, cause)
-    if allowed.requests is None and allowed.tokens is None:
+    if not may_take or (allowed.requests is None and allowed.tokens is None):
         return Unlimited()
     if (refused := rules.too_large(limit, job.tokens, now)) is not None:
         return refused
     try:
-        if granted is None and await _has_line(ctx, cause, job):
+        if not is_granted and await _has_line(ctx, cause, job):
             return WaitUntil(now, HoldReason.RATE_LIMITED, cause)
         frames = await ctx.offload(ctx.rates.take, ACCOUNT, model, job.tokens, 1, now)
         taken = RateTaken(model, job.tokens, now)
@@ -90,6 +95,13 @@ async def ask_rate(ctx: WorkerContext, job: Job, model: str, grant: Grant | None
         ctx.log("rate_limits_unavailable", error=exc)
         return Unlimited()
     return WaitUntil(free_at(frames, allowed, job.tokens, now), HoldReason.RATE_LIMITED, cause)
+
+
+def granted_rate(job: Job, grant: Grant | None, now: Ms) -> RateTaken | None:
+    """Return what a scheduler has taken for a job of the limits of a model; None: nothing, or too long ago."""
+    if grant is None or kind_of(grant.cause) is not CauseKind.RATE or not grant.is_valid(now):
+        return None
+    return RateTaken(subject_of(grant.cause), job.tokens, grant.at)
 
 
 async def _has_line(ctx: WorkerContext, cause: str, job: Job) -> bool:
