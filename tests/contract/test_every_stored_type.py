@@ -37,6 +37,7 @@ from chalicelib.domain.errors import UnreadableRecord
 from chalicelib.domain.execution.response_cache import CachedResponse, CacheLookup
 from chalicelib.domain.execution.result import Result
 from chalicelib.domain.execution.transcript import Chunk
+from chalicelib.domain.jobs.bulk_operation import BulkKey
 from chalicelib.domain.jobs.job import Usage
 from chalicelib.domain.limits.circuit_breaker import CircuitBreaker, CircuitState
 from chalicelib.domain.limits.rate_limit import LimitSource, RateLimit
@@ -196,7 +197,9 @@ def write_ticket(stores: DynamoStores) -> Raw:
 def write_lease(stores: DynamoStores) -> Raw:
     from chalicelib.adapters.dynamodb.leases import _partition
 
-    lease = Lease(id=new_id(), lane="low", started_at=NOW, expires_at=NOW, jobs=("job_1",), environment="e", watermark=NOW)
+    lease = Lease(
+        id=new_id(), lane="low", started_at=NOW, expires_at=NOW, jobs=("job_1",), environment="e", watermark=NOW, watermarks={"acme": NOW}
+    )
     stores.leases.open(lease)
     return key_of(pk=_partition(lease.id), sk=lease.id)
 
@@ -323,6 +326,12 @@ def write_open_bulk(stores: DynamoStores) -> Raw:
     return key_of(pk="bulks-open", sk=write_bulk(stores)["sk"]["S"])
 
 
+def write_turn(stores: DynamoStores) -> Raw:
+    made = bulk_operation()
+    stores.bulk_operations.request_turn(BulkKey(made.tenant, made.id, made.created_at))
+    return key_of(pk=f"bulk-turns#{made.tenant}", sk=made.id)
+
+
 def write_open_delivery(stores: DynamoStores) -> Raw:
     made = delivery()
     stores.deliveries.create(made)
@@ -350,6 +359,10 @@ def unfinished(stores: DynamoStores, keys: list[Raw]) -> list[Any]:
     assert following is None
     found = [one for one in stores.bulk_operations.load_unfinished(listed, NOW + 1) if one.locked_until <= NOW + 1]
     return among(found, [sort_key(key) for key in keys], lambda one: one.id)
+
+
+def turns(stores: DynamoStores, keys: list[Raw]) -> list[Any]:
+    return among(stores.bulk_operations.turns("acme", None), [sort_key(key) for key in keys], lambda one: one.id)
 
 
 def due(stores: DynamoStores, ids: list[str]) -> list[Any]:
@@ -707,6 +720,13 @@ CASES = [
         write=write_open_bulk,
         read=lambda stores, key: unfinished(stores, [key]),
         read_many=unfinished,
+    ),
+    Case(
+        name="turns of bulk operations",
+        table="coordination",
+        write=write_turn,
+        read=lambda stores, key: turns(stores, [key]),
+        read_many=turns,
     ),
     Case(
         name="index of open deliveries",

@@ -11,8 +11,11 @@ from typing import Any
 from chalicelib.domain.failures import ProviderQuotaExhausted, StreamCut
 from chalicelib.domain.jobs.job import Status, Usage
 from chalicelib.domain.jobs.job_type import Limits
-from chalicelib.domain.limits.circuit_breaker import FAILURE_THRESHOLD, CircuitBreaker, origin_of, record_failure
+from chalicelib.domain.limits.circuit_breaker import FAILURE_THRESHOLD, CircuitBreaker, force_open, origin_of, record_failure
 from chalicelib.domain.limits.tenant_limits import TenantLimits
+from chalicelib.domain.queues.causes import CauseKind, cause_of
+from chalicelib.services.operations.force_circuit import close_circuit
+from chalicelib.services.scheduling.visits import ask_for_visit
 from chalicelib.services.worker.run_task import TaskRun
 from tests.faults.provider import ScriptedAnswer
 from tests.faults.simulation import LANE, Simulation
@@ -144,6 +147,24 @@ async def circuit(sim: Simulation) -> None:
     await sim.watch(await sim.submit("waiting", ScriptedAnswer(pieces=2)))
 
 
+async def in_line(sim: Simulation) -> None:
+    """An operator opens a circuit. Two jobs are held in its line, until it is closed and a scheduler
+    releases them.
+    """
+    opened = force_open(CircuitBreaker(model=MODEL), "operator", "a test", "m1", sim.world.clock.now())
+    sim.real.circuit_breakers.replace(CircuitBreaker(model=MODEL), replace(opened, version=1))
+    jobs = [await sim.submit(name, ScriptedAnswer(pieces=1)) for name in ("first in line", "second in line")]
+    await sim.until(lambda: all(sim.job(job).status is Status.HELD for job in jobs), 40)
+    await asyncio.sleep(7.3)
+
+    def close() -> None:
+        ctx = sim.world.container
+        close_circuit(ctx.circuit_breakers, ctx.log, MODEL, "operator", "m2", ctx.clock.now())
+        ask_for_visit(ctx, cause_of(CauseKind.CIRCUIT, MODEL))
+
+    await sim.request(close)
+
+
 async def child_of_two(sim: Simulation) -> None:
     """A job depends on two others, one of which ends about when it is submitted.
 
@@ -268,6 +289,7 @@ SCENARIOS = {
         Scenario(not_resumed),
         Scenario(durable_cancelled, (Status.CANCELLED, Status.COMPLETED)),
         Scenario(circuit),
+        Scenario(in_line),
         Scenario(cached),
         Scenario(found),
         Scenario(child_of_two),

@@ -28,12 +28,23 @@ class HoldReason(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class RateTaken:
+    """What was taken of the rate limits of a model."""
+
+    model: str
+    tokens: int
+    at: Ms
+
+
+@dataclass(frozen=True, slots=True)
 class RunNow:
     """The job may be claimed."""
 
     model: str  # the model to use: its own or a fallback model
     # The attempt mark of the circuit's probe; None: the attempt is not a probe.
     probe: str | None = None
+    rate: RateTaken | None = None  # what was taken for it of its model's limits; None: no limit of the model is known
+    refusal: str | None = None  # why no attempt can ever start: the claim ends the job; None: one can
     # When its start was counted against the rate of its type; None: the type has no rate limit.
     counted_at: Ms | None = None
     # The slots that its claim takes, with how many slots each key has; empty: no concurrency limit concerns it.

@@ -47,6 +47,7 @@ class SweepResult(StrEnum):
     RESENT = "resent"  # a lost wake-up
     RELEASED = "released"  # a job whose parents have ended
     CHECKED = "checked"  # nothing to do now; checked again later
+    WAITING = "waiting"  # behind others in a deep queue
     EXPIRED = "expired"
     GIVEN_UP = "given_up"  # a job that was held until its retry time was over
     FINISHED = "finished"  # with the result that a dead worker had stored

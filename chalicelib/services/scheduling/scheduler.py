@@ -8,14 +8,15 @@ one whose wake-up is lost is still in its line and is released again.
 A loop that finds no line gives up its lease and reads the lines once more. One whose causes cannot
 be over for a while sends itself a message for that time and ends. While it goes on it sends a
 delayed message ahead, so one that dies is followed by the next within half a minute. And the sweep
-wakes each shard that has lines and no loop. A message leads to at most one other, so there are never
-many.
+wakes each shard that has lines and no loop. Messages say when they count (`visits.py`), or they
+would multiply while a cause lasts.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping
+from copy import copy
 from dataclasses import dataclass, field
 
 from chalicelib.domain.errors import Unavailable
@@ -24,7 +25,9 @@ from chalicelib.domain.jobs.queue_routing import release_queue
 from chalicelib.domain.limits.circuit_breaker import CircuitBreaker
 from chalicelib.domain.limits.fair_queue import FairQueue
 from chalicelib.domain.limits.held_job import HeldJob
+from chalicelib.domain.limits.rate_limit import RateLimit, effective
 from chalicelib.domain.limits.releases import choose_releases, job_cost, standing
+from chalicelib.domain.limits.sliding_window import Limits
 from chalicelib.domain.queues.causes import BUCKETS, MISSING_KEY, CauseKind, kind_of, subject_of
 from chalicelib.domain.queues.lanes import READY
 from chalicelib.domain.queues.wakeup import Grant, WakeUp
@@ -95,6 +98,8 @@ class ShardLoop:
         self._queues: dict[str, _Queue] = {}
         self._facts, self._facts_at, self._key_at = Facts(), 0, 0
         self._rows_at, self._net_at = 0, 0
+        self._looked_at = 0  # when the last look at everything began
+        self._lease, self._has_ended = asyncio.Lock(), False  # its lease is not renewed when it was given up
         self._sent: list[Ms] = []  # when wake-ups were sent that the depth of the queue does not show yet
 
     async def run(self) -> None:
@@ -125,7 +130,7 @@ class ShardLoop:
                 await ctx.offload(wake_shard, ctx, ShardMessage(self._number, Call.WATCH), now + NET_DELAY_MS)
                 self._net_at = now + NET_MS
             await asyncio.sleep(ROUND_MS / 1000)
-        await ctx.offload(ctx.lines.release_shard, self._shard)
+        await self._give_up_lease()
         await ctx.offload(wake_shard, ctx, ShardMessage(self._number, at=ctx.clock.now()))
 
     def _is_quiet(self, now: Ms) -> bool:
@@ -136,21 +141,34 @@ class ShardLoop:
         return now - max(touched, default=0) >= LINGER_MS and not any(queue.empty_since for queue in self._queues.values())
 
     async def _end(self) -> bool:
-        """Give up the lease, then look once more: whoever held a job meanwhile saw the lease, or is seen now.
+        """Give up the lease, then look once more at the facts and at the lines (protocol rule 30: the
+        lease before the last look). Whoever held a job, or asked for a visit, meanwhile saw that the
+        shard is served.
 
-        Returns: whether the loop may end, because there is no line that it has not looked at.
+        Returns: whether the loop may end, because there is nothing that it has not looked at.
         """
-        ctx, known = self._ctx, set(self._queues)
-        await ctx.offload(ctx.lines.release_shard, self._shard)
+        ctx, known, facts = self._ctx, set(self._queues), copy(self._facts)
+        await self._give_up_lease()
+        self._looked_at = ctx.clock.now()
+        if known:
+            await self._read_facts(self._looked_at, again=True)
         await self._read_lines(ctx.clock.now(), again=True)
-        return self._queues.keys() <= known or not await self._renew()
+        if self._queues.keys() <= known and self._facts == facts:
+            return True
+        self._has_ended = not await self._renew()
+        return self._has_ended
+
+    async def _give_up_lease(self) -> None:
+        async with self._lease:
+            self._has_ended = True
+            await self._ctx.offload(self._ctx.lines.release_shard, self._shard)
 
     async def _sleep_until(self, at: Ms) -> None:
         """Say until when nothing may start, then send the message for that time. If the shard is served
         by another loop meanwhile, that one decides.
         """
         ctx = self._ctx
-        asleep = Shard(number=self._number, owner=self._shard.owner, until=0, asleep_until=at, since=self._rows_at)
+        asleep = Shard(number=self._number, owner=self._shard.owner, until=0, asleep_until=at, since=self._looked_at)
         if await ctx.offload(ctx.lines.acquire_shard, asleep, ctx.clock.now()):
             await ctx.offload(wake_shard, ctx, ShardMessage(self._number, Call.TIMER, at), at)
 
@@ -166,8 +184,9 @@ class ShardLoop:
         while True:
             await asyncio.sleep(RENEW_SECONDS)
             try:
-                if not await self._renew():
-                    self._until = 0  # another loop serves the shard
+                async with self._lease:
+                    if not self._has_ended and not await self._renew():
+                        self._until = 0  # another loop serves the shard
             except Unavailable as exc:
                 self._ctx.log("scheduler_lease_not_renewed", shard=self._number, error=exc)
 
@@ -187,11 +206,13 @@ class ShardLoop:
             self._queues[cause].refresh(lines)
         self._rows_at = now
 
-    async def _read_facts(self, now: Ms) -> None:
-        if now - self._facts_at < FACTS_MS:
+    async def _read_facts(self, now: Ms, *, again: bool = False) -> None:
+        if not again and now - self._facts_at < FACTS_MS:
             return
         ctx = self._ctx
         circuits = await self._read_circuits()
+        if any(kind_of(cause) is CauseKind.RATE for cause in self._queues):
+            self._facts.rates = {limit.model: limit for limit in await ctx.offload(ctx.rates.limits)}
         if MISSING_KEY in self._queues and not self._facts.has_key and now - self._key_at >= KEY_MS:
             self._facts.has_key, self._key_at = await ctx.provider.is_configured(), now
             if not self._facts.has_key:
@@ -230,7 +251,7 @@ class ShardLoop:
         await self._read_heads(queue, opening, now)
         if opening.jobs and self._may_release(now):
             room = await self._room(now)
-            released = await self._release(queue, opening, min(opening.jobs, room), now)
+            released = await self._release_some(queue, opening, min(opening.jobs, room), now)
             if released:
                 queue.trials.released_at = now
         await self._remove_empty(queue, now)
@@ -296,6 +317,40 @@ class ShardLoop:
         depth: int = await ctx.offload(ctx.queues.depth, READY.name)
         return max(0, MAX_READY - depth - len(self._sent))
 
+    async def _release_some(self, queue: _Queue, opening: Opening, limit: int, now: Ms) -> int:
+        """Release up to so many jobs of a cause. Returns how many."""
+        rate = self._facts.rates.get(subject_of(queue.cause)) if kind_of(queue.cause) is CauseKind.RATE else None
+        allowed = effective(rate, now) if rate is not None else Limits()
+        if rate is None or (allowed.requests is None and allowed.tokens is None):
+            return await self._release(queue, opening, limit, now)
+        return await self._release_within(queue, rate, limit, now)
+
+    async def _release_within(self, queue: _Queue, rate: RateLimit, limit: int, now: Ms) -> int:
+        """Release the next jobs that fit into the rate limits of their model, each with a grant.
+
+        They are chosen by the frames as they are, then taken all at once; those that do not fit any
+        more, because others have asked meanwhile, are given back and stay.
+        """
+        ctx, allowed = self._ctx, effective(rate, now)
+        frames = await ctx.offload(ctx.rates.frames, rate.account, rate.model, now)
+        heads = {tenant: queue.heads[tenant].jobs for tenant in queue.lines}
+        chosen = choose_releases(queue.fair, heads, frames, allowed, now, limit)
+        queue.next_at = chosen.next_at if chosen.next_at is not None else now + ROUND_MS
+        kept = chosen.jobs
+        if chosen.jobs:
+            tokens = sum(job.tokens for job in chosen.jobs)
+            frames = await ctx.offload(ctx.rates.take, rate.account, rate.model, tokens, len(chosen.jobs), now)
+            kept = chosen.jobs[: standing(chosen.jobs, frames, allowed, now)]
+            left = chosen.jobs[len(kept) :]
+            if left:
+                await ctx.offload(ctx.rates.give_back, rate.account, rate.model, sum(job.tokens for job in left), len(left), now)
+                for job in left:
+                    queue.fair.refund(job.tenant, job_cost(job, allowed), job.lane)
+        grants = {job.job_id: Grant(queue.cause, now, job.tokens) for job in kept}
+        released = [job for job in (*kept, *chosen.too_large) if await self._may_send(queue, job, now)]
+        await self._send(released, grants)
+        return len(released)
+
     async def _release(self, queue: _Queue, opening: Opening, limit: int, now: Ms) -> int:
         """Send the wake-ups of the next jobs, in a fair order. Returns how many."""
         left = {tenant: opening.by_tenant.get(tenant, limit) for tenant in queue.lines}
@@ -306,7 +361,7 @@ class ShardLoop:
             if job is None:
                 break
             left[job.tenant] -= 1
-            queue.fair.charge(job.tenant, 1.0)
+            queue.fair.charge(job.tenant, 1.0, job.lane)
             if not await self._may_send(queue, job, now):
                 continue
             queue.probed[job.tenant] = now

@@ -19,6 +19,7 @@ from chalicelib.services.retrying import offload_with_retry
 from chalicelib.services.scheduling.slot_lines import release_after
 from chalicelib.services.update_job import update_job
 from chalicelib.services.worker.admission.gates import pass_on
+from chalicelib.services.worker.admission.rate_gate import give_back
 from chalicelib.services.worker.admission.type_gate import uncount_start
 from chalicelib.services.worker.attempt import Attempt
 from chalicelib.services.worker.context import WorkerContext
@@ -54,10 +55,13 @@ async def claim_job(ctx: WorkerContext, wake_up: WakeUp, job: Job, owner: str, a
     ctx.local_state.sent_for_slots.remove(job.id)
     if claimed is None or not transitions.owns(claimed, generation, owner):
         await uncount_start(ctx, job, admission.counted_at)
+        await give_back(ctx, admission.rate)
         if claimed is not None and claimed.status.is_terminal:
             await pass_on(ctx, job)
         return None
     try:
+        if admission.refusal is not None:
+            raise RequestRefused(admission.refusal)
         kind, spec = ctx.job_type(claimed.type), await offload_with_retry(ctx, ctx.job_specs.get, claimed.id)
         if kind.is_task != claimed.is_task:
             raise RequestRefused(f"The job type {kind.name} has changed since this job was submitted.")
@@ -69,6 +73,7 @@ async def claim_job(ctx: WorkerContext, wake_up: WakeUp, job: Job, owner: str, a
     except (JobTypeNotFound, AttemptFailed) as exc:
         failure = exc if isinstance(exc, AttemptFailed) else RequestRefused(exc.message)
         await _fail_claimed_job(ctx, claimed, job_error(failure, claimed))
+        await give_back(ctx, admission.rate)
         return None
     if claimed.attempt_model is not None:
         spec = replace(spec, config=replace(spec.config, model=claimed.attempt_model))

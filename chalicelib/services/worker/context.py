@@ -6,13 +6,17 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from chalicelib.domain.bounded_cache import BoundedCache
 from chalicelib.domain.jobs.job import Job
 from chalicelib.domain.limits.circuit_breaker import CircuitBreaker
+from chalicelib.domain.limits.rate_limit import RateLimit
 from chalicelib.domain.limits.tenant_limits import TenantLimits
 from chalicelib.domain.units import Ms
 from chalicelib.ports import CircuitBreakers, Leases, Lines, Offload, Provider, Rates
 from chalicelib.services.scheduling.slot_lines import SentForSlots
 from chalicelib.services.worker.task_context import TaskContext
+
+MAX_LINES_SEEN = 500
 
 
 @dataclass
@@ -21,6 +25,11 @@ class LocalState:
 
     circuit_breakers: dict[str, CircuitBreaker] = field(default_factory=dict)  # by model
     circuit_breakers_read_at: Ms | None = None  # when all of them were read last; None: not yet
+    rate_limits: dict[str, RateLimit] = field(default_factory=dict)  # by model
+    rate_limits_read_at: Ms | None = None  # when all of them were read last; None: not yet
+    rates_learnt_at: dict[str, Ms] = field(default_factory=dict)  # by model: when something was last learnt from a header
+    # When it was read which jobs of a tenant wait for a cause, and the first of them.
+    lines_seen: BoundedCache[tuple[str, str], tuple[Ms, frozenset[str]]] = field(default_factory=lambda: BoundedCache(MAX_LINES_SEEN))
     sent_for_slots: SentForSlots = field(default_factory=SentForSlots)
     api_key_present: bool = True  # whether an OpenAI key is stored
     api_key_read_at: Ms | None = None  # when `api_key_present` was determined; None: not yet
@@ -45,9 +54,9 @@ class WorkerContext(TaskContext, Protocol):
     @property
     def lines(self) -> Lines: ...
     @property
-    def scheduler_shards(self) -> int: ...
-    @property
     def rates(self) -> Rates: ...
+    @property
+    def scheduler_shards(self) -> int: ...
     @property
     def provider(self) -> Provider: ...
     @property

@@ -13,16 +13,19 @@ from functools import partial
 
 from chalicelib.domain.errors import HeadraceError, InvalidMessage, SlotsFull, StaleVersion, Unavailable
 from chalicelib.domain.execution.deadline import Deadline
-from chalicelib.domain.jobs.backlog import watermark
+from chalicelib.domain.jobs.backlog import watermarks
 from chalicelib.domain.jobs.job import Job
 from chalicelib.domain.jobs.queue_routing import may_run, queue_of
 from chalicelib.domain.jobs.transitions import is_claimable
 from chalicelib.domain.limits.admission import RunNow, WaitUntil
+from chalicelib.domain.queues.lanes import HOME_QUEUES
 from chalicelib.domain.queues.wakeup import WakeUp
+from chalicelib.domain.units import Ms
 from chalicelib.ports import Lease, QueueMessage
 from chalicelib.services.load_jobs import LoadedJobs, load_readable_jobs
 from chalicelib.services.worker.admission.circuit_gate import load_circuit_breakers
 from chalicelib.services.worker.admission.gates import admit_job, hold_job
+from chalicelib.services.worker.admission.rate_gate import give_back, load_rate_limits
 from chalicelib.services.worker.admission.slot_gate import slot_gate, wait_for_slot
 from chalicelib.services.worker.admission.type_gate import uncount_start
 from chalicelib.services.worker.attempt import Attempt
@@ -149,11 +152,11 @@ class _Invocation:
             ctx.log("wake_up_not_passed_on", job_id=job.id, tenant=job.tenant, queue=self._queue, error=exc)
 
     async def _read_jobs(self, ids: list[str]) -> LoadedJobs:
-        ctx, circuits = self._ctx, asyncio.create_task(load_circuit_breakers(self._ctx))
+        ctx, views = self._ctx, asyncio.gather(load_circuit_breakers(self._ctx), load_rate_limits(self._ctx))
         try:
             return await ctx.offload(partial(load_readable_jobs, ctx.jobs, ctx.log, ids, consistent=True))
         finally:
-            await circuits
+            await views
 
     async def isolate_crashed(self, candidates: list[Candidate]) -> list[Candidate]:
         """Keep one job that has crashed before, or all that have not; resend the other wake-ups.
@@ -212,6 +215,7 @@ class _Invocation:
         """
         ctx, now = self._ctx, self._ctx.clock.now()
         self._pending = len(admitted)
+        marks = self._watermarks(admitted)
         lease = Lease(
             id=ctx.new_id(),
             lane=self._queue,
@@ -219,7 +223,8 @@ class _Invocation:
             expires_at=now + LEASE_MS,
             jobs=tuple(entry.candidate.job.id for entry in admitted),
             environment=environment,
-            watermark=watermark(entry.candidate.job for entry in admitted),
+            watermark=min(marks.values(), default=0),
+            watermarks=marks,
         )
         await ctx.offload(ctx.leases.open, lease)
         alone = len(set(lease.jobs)) == 1  # duplicate wake-ups are one job
@@ -233,6 +238,12 @@ class _Invocation:
             await asyncio.gather(*tasks, *monitors, return_exceptions=True)
             if not self.unfinished:
                 await self._guarded("lease_not_closed", lambda: ctx.offload(ctx.leases.close, lease))
+
+    def _watermarks(self, admitted: list[AdmittedJob]) -> dict[str, Ms]:
+        """Say how far the queue was read: by wake-ups that came in its order, not by those that a scheduler released."""
+        if self._queue not in HOME_QUEUES:
+            return {}
+        return watermarks(one.candidate.job for one in admitted if one.candidate.wake_up.grant is None)
 
     async def _run_job(self, admitted: AdmittedJob, lease: Lease, *, alone: bool) -> None:
         """Claim and run one job. An error is logged and does not affect the other jobs."""
@@ -270,6 +281,7 @@ class _Invocation:
             admission = replace(admission, slots=slots)
         wait = slots if isinstance(slots, WaitUntil) else wait_for_slot(candidate.job, scope)
         await uncount_start(ctx, candidate.job, admission.counted_at)
+        await give_back(ctx, admission.rate)
         await hold_job(ctx, candidate.wake_up, candidate.job, wait)
         return None
 

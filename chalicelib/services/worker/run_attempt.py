@@ -16,6 +16,7 @@ from chalicelib.domain.failures import (
     AttemptTimedOut,
     OutputInvalid,
     ProviderConnectionLost,
+    ProviderRateLimited,
     WorkerMisconfigured,
     WorkerShutdown,
 )
@@ -32,6 +33,7 @@ from chalicelib.services.wake_up import send_wake_up
 from chalicelib.services.worker.admission.api_key_gate import hold_if_not_configured
 from chalicelib.services.worker.admission.circuit_gate import close_on_first_token, record_outcome
 from chalicelib.services.worker.admission.gates import announce_hold, join_line
+from chalicelib.services.worker.admission.rate_gate import give_back, learn_from_refusal
 from chalicelib.services.worker.admission.refused_fallback import refused_fallback, skip_refused_fallback
 from chalicelib.services.worker.attempt import Attempt
 from chalicelib.services.worker.background import background
@@ -117,6 +119,10 @@ class AttemptRunner:
         await gather_or_cancel(self._store(evaluation, writer), outcome)
         failure = evaluation.failure
         hold = hold_if_not_configured(ctx, attempt, failure) or skip_refused_fallback(ctx, attempt, failure) or outcome.result()
+        if isinstance(failure, ProviderRateLimited) and attempt.output.first_token_at is None:
+            hold = await learn_from_refusal(ctx, attempt, failure)
+        if attempt.is_free:
+            await give_back(ctx, attempt.admission.rate)
         await self._end(evaluation, hold)
 
     async def _read_response(self) -> tuple[ResponseEnded | None, AttemptFailed | None]:

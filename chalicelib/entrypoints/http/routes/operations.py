@@ -80,7 +80,6 @@ def _circuit(circuit: CircuitBreaker, request: ApiRequest) -> dict[str, Any]:
         "opened_at": rfc3339(circuit.opened_at),
         "closed_at": rfc3339(circuit.closed_at),
         "until": rfc3339(circuit.until),
-        "paused_until": rfc3339(circuit.paused_until),
     }
 
 

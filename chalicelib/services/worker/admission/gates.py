@@ -13,9 +13,9 @@ from chalicelib.domain.errors import JobTypeNotFound, Unavailable, UnreadableRec
 from chalicelib.domain.jobs import transitions
 from chalicelib.domain.jobs.job import Job, Status
 from chalicelib.domain.jobs.job_type import JobType
-from chalicelib.domain.limits.admission import Admission, HoldReason, RunNow, WaitUntil
-from chalicelib.domain.limits.circuit_breaker import CircuitBreaker, Permission, check_permission, origin_of, retry_at
-from chalicelib.domain.limits.model_pause import FALLBACK_AFTER_MS, is_paused
+from chalicelib.domain.limits.admission import Admission, HoldReason, RateTaken, RunNow, WaitUntil
+from chalicelib.domain.limits.circuit_breaker import CircuitBreaker, Origin, Permission, check_permission, origin_of, retry_at
+from chalicelib.domain.limits.rate_limit import TooLarge
 from chalicelib.domain.queues.causes import CauseKind, cause_of, kind_of
 from chalicelib.domain.queues.wakeup import Grant, WakeUp
 from chalicelib.domain.units import Ms
@@ -26,12 +26,13 @@ from chalicelib.services.update_job import update_job
 from chalicelib.services.wake_up import try_send_wake_up
 from chalicelib.services.worker.admission.api_key_gate import api_key_gate
 from chalicelib.services.worker.admission.circuit_gate import acquire_probe, load_circuit_breakers
+from chalicelib.services.worker.admission.rate_gate import FALLBACK_AFTER_MS, ask_rate, give_back, granted_rate
 from chalicelib.services.worker.admission.slot_gate import slot_gate
 from chalicelib.services.worker.admission.type_gate import count_start, counted_by, uncount_start
 from chalicelib.services.worker.context import WorkerContext
 
-LIMITS_RETRY_MS = 5_000  # about how long a job waits if the limits cannot be read
 SLOW_HOLD_MS = 10_000  # a hold that took so long joins its line again: the scheduler deletes the row of an empty one after 30 s
+LIMITS_RETRY_MS = 5_000  # about how long a job waits if the limits cannot be read
 
 
 async def admit_job(ctx: WorkerContext, job: Job, grant: Grant | None = None) -> Admission:
@@ -66,6 +67,7 @@ async def admit_job(ctx: WorkerContext, job: Job, grant: Grant | None = None) ->
         admission = WaitUntil(ctx.clock.now() + round((1 + ctx.random()) * LIMITS_RETRY_MS), HoldReason.LIMITS_UNKNOWN)
     if isinstance(admission, WaitUntil):
         await uncount_start(ctx, job, counted_by(job, grant))
+        await give_back(ctx, granted_rate(job, grant, ctx.clock.now()))
     return admission
 
 
@@ -75,13 +77,17 @@ async def _within_limits(ctx: WorkerContext, kind: JobType, job: Job, grant: Gra
     if isinstance(slots, WaitUntil) and slots.reason is HoldReason.TYPE_CONCURRENCY:
         return slots
     waits_for_slot = isinstance(slots, WaitUntil)
-    admission = RunNow(job.asked_model) if kind.is_task else await _circuit_gate(ctx, job, may_probe=not waits_for_slot)
+    admission = RunNow(job.asked_model) if kind.is_task else await _model_gates(ctx, job, grant, may_start=not waits_for_slot)
     if isinstance(admission, WaitUntil):
         return admission
     if isinstance(slots, WaitUntil):
         return slots
     counted_at = await count_start(ctx, kind, job, grant)
-    return counted_at if isinstance(counted_at, WaitUntil) else replace(admission, slots=slots, counted_at=counted_at)
+    if isinstance(counted_at, WaitUntil):
+        if admission.rate != granted_rate(job, grant, ctx.clock.now()):  # a grant is given back by the caller
+            await give_back(ctx, admission.rate)
+        return counted_at
+    return replace(admission, slots=slots, counted_at=counted_at)
 
 
 async def hold_job(ctx: WorkerContext, wake_up: WakeUp, job: Job, wait: WaitUntil) -> Job | None:
@@ -136,45 +142,58 @@ async def announce_hold(ctx: WorkerContext, held: Job, joined: Joined) -> None:
     The row of a line that nobody seems to be in is deleted after a while, so a hold that took long
     joins its line again (protocol rule 27: the row before the record).
     """
-    if held.cause is not None:
-        is_new = joined.is_new
-        if ctx.clock.now() - joined.at >= SLOW_HOLD_MS:
-            is_new = await offload_with_retry(ctx, ctx.lines.touch, held.cause, held.tenant, ctx.clock.now())
-        if kind_of(held.cause) is SELF_SERVED:
-            await ctx.offload(release_held, ctx, ctx.local_state.sent_for_slots, held)
-        else:
-            await ctx.offload(partial(wake_if_idle, ctx, held.cause, is_new=is_new))
-    else:
+    if held.cause is None:
         await ctx.offload(try_send_wake_up, ctx, held)
+        return
+    is_new = joined.is_new
+    if ctx.clock.now() - joined.at >= SLOW_HOLD_MS:
+        is_new = await offload_with_retry(ctx, ctx.lines.touch, held.cause, held.tenant, ctx.clock.now())
+    if kind_of(held.cause) is SELF_SERVED:
+        await ctx.offload(release_held, ctx, ctx.local_state.sent_for_slots, held)
+    else:
+        await ctx.offload(partial(wake_if_idle, ctx, held.cause, is_new=is_new))
 
 
-async def _circuit_gate(ctx: WorkerContext, job: Job, *, may_probe: bool) -> Admission:
+async def _model_gates(ctx: WorkerContext, job: Job, grant: Grant | None, *, may_start: bool) -> Admission:
     """Choose the first model, of the job's own and its fallback models, whose circuit allows it and
-    that is not paused. For the end of a short pause the job waits, though it has fallback models.
+    whose rate limits have room. For a short while the job waits for a rate limit, though it has
+    fallback models.
 
     A probe is identified by the wake-up, not by the worker: if two workers have the same wake-up,
     one must not hold the job while the other claims it (protocol: one probe).
 
     Args:
-        may_probe: the job may become the probe; otherwise it waits for something else anyway.
+        may_start: the job may take what it needs, and become the probe; otherwise it waits for something else anyway.
     """
     circuits, now, mark = await load_circuit_breakers(ctx), ctx.clock.now(), f"{job.id}#{job.generation}"
     origin = origin_of(mark, job.tenant, job.id)
     waits = []
     for model in (job.model, *job.fallback_models):
         circuit = circuits.get(model) or CircuitBreaker(model=model)
-        if circuit.paused_until is not None and is_paused(circuit, now):
-            remaining = circuit.paused_until - now
-            waits.append(WaitUntil(circuit.paused_until, HoldReason.RATE_LIMITED, cause_of(CauseKind.RATE, model)))
-            if remaining <= FALLBACK_AFTER_MS:
+        permission = check_permission(circuit, origin, now)
+        if permission is Permission.DENIED:
+            waits.append(_wait_for_circuit(ctx, circuit, origin, now))
+            continue
+        taken = await ask_rate(ctx, job, model, grant, may_take=may_start)
+        if isinstance(taken, TooLarge):
+            return RunNow(model, refusal=str(taken))
+        if isinstance(taken, WaitUntil):
+            waits.append(taken)
+            if (taken.when or now) - now <= FALLBACK_AFTER_MS:
                 break
             continue
-        permission = check_permission(circuit, origin, now)
-        if permission is Permission.PROBE and may_probe:
+        rate = taken if isinstance(taken, RateTaken) else None
+        if permission is Permission.PROBE and may_start:
             permission = await acquire_probe(ctx, circuit, origin)
         if permission is not Permission.DENIED:
-            return RunNow(model, probe=mark if permission is Permission.PROBE else None)
-        denied = ctx.local_state.circuit_breakers.get(model, circuit)
-        cause = cause_of(CauseKind.CIRCUIT, model)
-        waits.append(WaitUntil(retry_at(denied, origin.tenant, now), HoldReason.CIRCUIT_OPEN, cause))
+            return RunNow(model, probe=mark if permission is Permission.PROBE else None, rate=rate)
+        if rate != granted_rate(job, grant, now):
+            await give_back(ctx, rate)
+        waits.append(_wait_for_circuit(ctx, circuit, origin, now))
     return min(waits, key=lambda wait: wait.when or 0)
+
+
+def _wait_for_circuit(ctx: WorkerContext, circuit: CircuitBreaker, origin: Origin, now: Ms) -> WaitUntil:
+    denied = ctx.local_state.circuit_breakers.get(circuit.model, circuit)
+    cause = cause_of(CauseKind.CIRCUIT, circuit.model)
+    return WaitUntil(retry_at(denied, origin.tenant, now), HoldReason.CIRCUIT_OPEN, cause)
