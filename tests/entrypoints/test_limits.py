@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -64,8 +65,6 @@ def test_what_a_request_does_not_name_stays_and_null_unsets(api: Api) -> None:
 
 
 def test_stage_settings_hold_where_a_tenant_has_no_limit_of_its_own(api: Api) -> None:
-    from dataclasses import replace
-
     api.container.settings = replace(api.container.settings, tenant_concurrency=7, user_concurrency=2, tenant_queued=99)
     put(api, {"concurrency": 4})
 
@@ -93,6 +92,18 @@ def test_limits_that_are_set_hold_for_the_jobs_of_the_tenant(api: Api) -> None:
     limits = api.container.limits_of("acme")
 
     assert [(limit.scope, limit.limit) for limit in limits.slots_of("ann")] == [("t:acme", 1)]
+
+
+def test_submission_above_the_queued_jobs_limit_is_refused_with_its_numbers(api: Api) -> None:
+    put(api, {"queued": {"low": 1}})
+    assert api.call("POST", "/jobs", {"prompt": "x", "priority": "low"}).status == 202
+
+    full = api.call("POST", "/jobs", {"prompt": "x", "priority": "low"})
+
+    assert (full.status, full.headers["retry-after"]) == (429, "30")
+    error = full.json["error"]
+    assert (error["code"], error["lane"], error["limit"], error["open"]) == ("queue_full", "low", 1, 1)
+    assert api.call("POST", "/jobs", {"prompt": "x"}).status == 202
 
 
 @pytest.mark.parametrize(("token", "status"), [(None, 401), ("viewer", 403), ("user", 403), ("operator", 403), ("admin", 403)])
