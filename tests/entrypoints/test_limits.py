@@ -17,13 +17,11 @@ NO_QUEUED = dict.fromkeys(["total", "urgent", "high", "normal", "low"])
 UNLIMITED = {
     "tenant": "acme",
     "weight": 1.0,
-    "fair_by": "tenant",
     "concurrency": None,
     "running": None,
     "user_concurrency": None,
     "user_running": None,
     "queued": NO_QUEUED,
-    "shards": 1,
     "updated_at": None,
     "updated_by": None,
 }
@@ -40,7 +38,7 @@ def test_tenant_without_limits_sees_that_it_has_none(api: Api) -> None:
 
 
 def test_limits_that_are_set_are_shown_with_their_use(api: Api) -> None:
-    answer = put(api, {"weight": 2.5, "concurrency": 40, "user_concurrency": 3, "queued": {"low": 500, "total": 900}, "fair_by": "user"})
+    answer = put(api, {"weight": 2.5, "concurrency": 40, "user_concurrency": 3, "queued": {"low": 500, "total": 900}})
     assert answer.status == 200
     waiting = job(tenant="acme", user="carol")
     api.container.jobs.create(waiting)
@@ -51,7 +49,7 @@ def test_limits_that_are_set_are_shown_with_their_use(api: Api) -> None:
     shown = api.call("GET", "/limits", token="viewer").json["limits"]
 
     assert (shown["weight"], shown["concurrency"], shown["running"], shown["user_concurrency"], shown["user_running"]) == (2.5, 40, 1, 3, 0)
-    assert (shown["queued"], shown["fair_by"]) == (NO_QUEUED | {"low": 500, "total": 900}, "user")
+    assert shown["queued"] == NO_QUEUED | {"low": 500, "total": 900}
     assert (shown["updated_at"], shown["updated_by"]) == (answer.json["updated_at"], None)  # an operator's name is not for tenants
 
 
@@ -131,8 +129,7 @@ def test_operator_of_all_tenants_may_not_set_limits(api: Api) -> None:
         ({"weight": 1_000}, "weight"),
         ({"queued": {"slow": 4}}, "queued"),
         ({"queued": {"low": -1}}, "queued.low"),
-        ({"fair_by": "chance"}, "fair_by"),
-        ({"shards": 17}, "shards"),
+        ({"shards": 2}, ""),
         ({"version": 3}, ""),
     ],
 )
@@ -142,14 +139,6 @@ def test_invalid_limits_are_refused(api: Api, body: dict[str, Any], path: str) -
     assert answer.status == 400
     assert answer.json["error"]["details"][0]["path"].startswith(path)
     assert api.container.tenant_limits.all() == []
-
-
-def test_shards_may_only_grow(api: Api) -> None:
-    put(api, {"shards": 4})
-
-    answer = put(api, {"shards": 2})
-
-    assert (answer.status, answer.json["error"]["details"][0]["path"]) == (400, "shards")
 
 
 @pytest.mark.parametrize("name", ["x" * 129, "%20x", "a%0Ab"])

@@ -36,7 +36,7 @@ from chalicelib.ports import Line, Shard
 from chalicelib.services.scheduling.context import SchedulingContext
 from chalicelib.services.scheduling.heads import Heads
 from chalicelib.services.scheduling.openings import RECHECK_MS, ROUND_MS, WAVE, Facts, Opening, Trials, opening_of
-from chalicelib.services.scheduling.type_lines import TypeRoom, count_starts, free_of_tenants, read_room, uncount_starts
+from chalicelib.services.scheduling.type_lines import TypeRoom, count_starts, free_of_tenants, read_room, uncount_starts, weights_of
 from chalicelib.services.scheduling.visits import MAX_DELAY_MS, SELF_SERVED, Call, ShardMessage, wake_shard
 
 LEASE_MS, RENEW_SECONDS = 6_000, 2.0
@@ -71,14 +71,14 @@ class _Queue:
     next_at: Ms = 0
     saved_at: Ms = 0
 
-    def refresh(self, lines: Iterable[Line]) -> None:
+    def refresh(self, lines: Iterable[Line], weights: Mapping[str, float]) -> None:
         before, self.lines = self.lines, {line.tenant: line for line in lines}
         for tenant, line in self.lines.items():
             heads = self.heads.setdefault(tenant, Heads())
             if tenant in before and before[tenant].touched_at != line.touched_at:  # what was seen before says nothing
                 heads.is_empty = False
                 self.empty_since.pop(tenant, None)
-            self.fair.join(tenant, position=line.position)
+            self.fair.join(tenant, weights.get(tenant, 1.0), line.position)
         for tenant in set(self.heads) - set(self.lines):
             del self.heads[tenant]
             self.empty_since.pop(tenant, None)
@@ -201,9 +201,10 @@ class ShardLoop:
         for line in rows:
             if kind_of(line.cause) is not SELF_SERVED:
                 by_cause.setdefault(line.cause, []).append(line)
+        weights = await ctx.offload(weights_of, ctx, {line.tenant for line in rows})
         self._queues = {cause: self._queues.get(cause) or _Queue(cause) for cause in by_cause}
         for cause, lines in by_cause.items():
-            self._queues[cause].refresh(lines)
+            self._queues[cause].refresh(lines, weights)
         self._rows_at = now
 
     async def _read_facts(self, now: Ms, *, again: bool = False) -> None:

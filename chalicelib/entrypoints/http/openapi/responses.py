@@ -136,7 +136,7 @@ _FIELDS: dict[str, str] = {
     "SystemHealth": "status parts issues recommendations generated_at",
     "Circuit": "model scope tenants state reason forced forced_by failures trips last_failure_at opened_at closed_at until",
     "Limits": "limits tenants",
-    "TenantLimits.set": "tenant weight fair_by concurrency running user_concurrency user_running queued shards updated_at updated_by",
+    "TenantLimits.set": "tenant weight concurrency running user_concurrency user_running queued updated_at updated_by",
     "Webhooks": "secret rotated_at previous_valid_until addresses email_configured",
     "TestDelivery": "delivered message_id status_code error duration_seconds",
 }
