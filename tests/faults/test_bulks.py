@@ -15,6 +15,7 @@ from chalicelib.domain.jobs.job import Status
 from chalicelib.services.idempotency import IdempotentRequest
 from chalicelib.services.jobs.bulk_operations import BulkRequest, StartedBulk, start_bulk
 from chalicelib.services.jobs.resume_bulk_operations import resume_unfinished
+from chalicelib.services.maintenance.sweep_lines import sweep_lines
 from chalicelib.services.maintenance.sweeper import sweep
 from tests.faults.invariants import violations
 from tests.faults.provider import ScriptedAnswer
@@ -63,11 +64,12 @@ class BulkSimulation(Simulation):
         await (self.request(start) if repeat else self.run_call("api", start))
 
     async def _sweep(self) -> None:
-        """Invoke the two scheduled functions, which run at the same time."""
+        """Invoke the three scheduled functions, which run at the same time."""
         await asyncio.sleep(SWEEP_PHASE)
         ctx = self.world.container
         while True:
             self.spawn(self.run_call("sweep", sweep, ctx))
+            self.spawn(self.run_call("sweep", sweep_lines, ctx, self.world.clock.now() + SCHEDULE_MS))
             self.spawn(self.run_call("sweep_bulk_operations", resume_unfinished, ctx, self.world.clock.now() + SCHEDULE_MS))
             await asyncio.sleep(SWEEP_EVERY)
 
