@@ -12,6 +12,7 @@ from chalicelib.domain.failures import ProviderQuotaExhausted, StreamCut
 from chalicelib.domain.jobs.job import Status, Usage
 from chalicelib.domain.jobs.job_type import Limits
 from chalicelib.domain.limits.circuit_breaker import FAILURE_THRESHOLD, CircuitBreaker, force_open, origin_of, record_failure
+from chalicelib.domain.limits.tenant_limits import TenantLimits
 from chalicelib.domain.queues.causes import CauseKind, cause_of
 from chalicelib.services.operations.force_circuit import close_circuit
 from chalicelib.services.scheduling.visits import ask_for_visit
@@ -195,13 +196,10 @@ async def notified(sim: Simulation) -> None:
 
 
 async def limited(sim: Simulation) -> None:
-    """Two jobs with a task handler, of a type that runs one at a time.
-
-    The other one gets a reservation.
-    """
+    """Two jobs with a task handler, of a type that runs one at a time. The scheduler releases the other one."""
 
     running: set[str] = set()
-    frozen = any(kind in FREEZES for kind in sim.steps.faults.values())  # the slot of a frozen worker expires while it still runs
+    frozen = any(kind in FREEZES for kind in sim.steps.faults.values())  # the job of a frozen worker is reclaimed while it still runs
 
     async def work(task: TaskRun) -> Any:
         holder = f"{task.job.id}#{task.job.generation}"
@@ -223,6 +221,24 @@ async def limited(sim: Simulation) -> None:
     sim.world.container.job_type = with_job_types(kind)
     for name in ("first", "second"):
         await sim.watch(await sim.submit(name, job_type=kind.name, input=name))
+
+
+async def crowded(sim: Simulation) -> None:
+    """Three jobs of a tenant whose jobs run one at a time; one of them needs two attempts."""
+    running = TenantLimits(tenant="acme", version=1, concurrency=1)
+    sim.real.tenant_limits.replace(replace(running, version=0), running)
+    await sim.watch(await sim.submit("first of three", ScriptedAnswer(pieces=2)))
+    await sim.watch(await sim.submit("second of three", ScriptedAnswer(pieces=1, error=StreamCut()), ScriptedAnswer(pieces=2)))
+    await sim.watch(await sim.submit("third of three", ScriptedAnswer(pieces=2)))
+
+
+async def crowded_and_handed_over(sim: Simulation) -> None:
+    """A durable job, whose response goes through several invocations, keeps the only slot until its end."""
+    sim.invocation = 10.0
+    running = TenantLimits(tenant="acme", version=1, user_concurrency=1)
+    sim.real.tenant_limits.replace(replace(running, version=0), running)
+    await sim.watch(await sim.submit("keeps its slot", ScriptedAnswer(pieces=6, every=2.2), config={"durable": True}))
+    await sim.watch(await sim.submit("waits for it", ScriptedAnswer(pieces=2)))
 
 
 async def misdirected(sim: Simulation) -> None:
@@ -280,6 +296,8 @@ SCENARIOS = {
         Scenario(orphaned, (Status.CANCELLED, Status.COMPLETED)),
         Scenario(notified),
         Scenario(limited),
+        Scenario(crowded),
+        Scenario(crowded_and_handed_over),
         Scenario(misdirected),
     )
 }
