@@ -17,6 +17,7 @@ from chalicelib.services.idempotency import IdempotentRequest
 from chalicelib.services.jobs import bulk_operations
 from chalicelib.services.jobs.bulk_operations import BulkRequest, StartedBulk, start_bulk
 from chalicelib.services.jobs.wake_bulk_operations import wake_stalled_bulk_operations
+from chalicelib.services.maintenance.sweep_lines import sweep_lines
 from chalicelib.services.maintenance.sweeper import sweep
 from tests.faults.invariants import violations
 from tests.faults.provider import ScriptedAnswer
@@ -65,11 +66,12 @@ class BulkSimulation(TaskSimulation):
         await (self.request(start) if repeat else self.run_call("api", start))
 
     async def _sweep(self) -> None:
-        """Invoke the two scheduled functions, which run at the same time."""
+        """Invoke the three scheduled functions, which run at the same time."""
         await asyncio.sleep(SWEEP_PHASE)
         ctx = self.world.container
         while True:
             self.spawn(self.run_call("sweep", sweep, ctx))
+            self.spawn(self.run_call("sweep", sweep_lines, ctx, self.world.clock.now() + SCHEDULE_MS))
             self.spawn(self.run_call("sweep_bulk_operations", wake_stalled_bulk_operations, ctx, self.world.clock.now() + SCHEDULE_MS))
             await asyncio.sleep(SWEEP_EVERY)
 
