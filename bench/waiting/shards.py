@@ -1,0 +1,6 @@
+TITLE = "x"
+AIM: dict[str, float] = {}
+
+
+def run() -> dict[str, float]:
+    return {}
