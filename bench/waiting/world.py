@@ -78,7 +78,7 @@ class World:
     """A run of a case."""
 
     case: Case
-    engine: Engine = field(init=False)
+    engine: Engine = field(default_factory=lambda: Engine(""))
     rates: MemoryRates = field(default_factory=MemoryRates)
     limit: RateLimit = field(init=False)
     provider: Provider = field(init=False)
@@ -93,13 +93,10 @@ class World:
     ready: int = 0  # messages in the queue `ready`
     room: ReleaseRoom = field(default_factory=ReleaseRoom)
     ready_at: float = 0.0
-    frames: Frames = ()
     limits: Limits = field(default_factory=Limits)
     down_until: float = 0.0
-    blocked_visit: float = 0.0
 
     def __post_init__(self) -> None:
-        self.engine = Engine(self.case.name)
         self.provider = Provider(self.case.requests, self.case.tokens, enforces=self.case.lowered_at is not None or self.case.foreign > 0)
         self.provider.tells = self.case.tells
         self.limit = RateLimit(model=MODEL, account=ACCOUNT, requests=self.case.requests, tokens=self.case.tokens)
@@ -111,7 +108,15 @@ class World:
         return EPOCH_MS + round(1000 * (self.engine.now + skew))
 
     def run(self) -> World:
-        """Run the case."""
+        """Run the case, with a scheduler of its own."""
+        self.engine = Engine(self.case.name)
+        self.begin()
+        self._round()
+        self.engine.run(self.case.seconds)
+        return self
+
+    def begin(self) -> None:
+        """Let the tenants submit, and what goes wrong happen."""
         for tenant in self.case.tenants:
             for number in range(tenant.jobs):  # as fast as 450 workers receive them
                 self.engine.after(number / 1_500, lambda tenant=tenant: self._submit(tenant))  # type: ignore[misc]
@@ -123,20 +128,28 @@ class World:
             self.engine.after(self.case.lowered_at, self._lower)
         if self.case.foreign:
             self._foreign_request()
-        self._round()
         self._read_rows()
         self._read_limits()
-        self.engine.run(self.case.seconds)
-        return self
+
+    def hold_all(self, jobs: int, tenants: tuple[Tenant, ...]) -> None:
+        """Let tenants have jobs that wait already."""
+        for tenant in tenants:
+            self.rows[tenant.name] = self.engine.now
+            for _ in range(jobs):
+                job = self._job(tenant)
+                self.submitted[job.job_id] = self.engine.now
+                self._show(job)
 
     # ---- what happens around
 
     def _submit(self, tenant: Tenant) -> None:
-        number = len(self.submitted)
-        tokens = self.engine.random.randint(*tenant.tokens)
-        name = f"{tenant.name}/{number}"
-        job = HeldJob(
-            job_id=name,
+        job = self._job(tenant)
+        self.submitted[job.job_id] = self.engine.now
+        self._deliver(lambda: self._receive(job, None))
+
+    def _job(self, tenant: Tenant) -> HeldJob:
+        return HeldJob(
+            job_id=f"{tenant.name}/{len(self.submitted)}",
             generation=1,
             tenant=tenant.name,
             user="u",
@@ -144,12 +157,10 @@ class World:
             lane=tenant.lane,
             model=MODEL,
             queued_at=self.clock(0.0),
-            tokens=tokens,
+            tokens=self.engine.random.randint(*tenant.tokens),
             crashes=0,
             place="",
         )
-        self.submitted[name] = self.engine.now
-        self._deliver(lambda: self._receive(job, None))
 
     def _submit_again(self, tenant: Tenant) -> None:
         assert tenant.every is not None
@@ -244,12 +255,14 @@ class World:
     def _show(self, job: HeldJob) -> None:
         self.held.setdefault(job.tenant, {})[job.job_id] = job
 
+    def _hide(self, job: HeldJob) -> None:
+        self.held.get(job.tenant, {}).pop(job.job_id, None)
+
     def _claim(self, job: HeldJob, taken_at: int) -> None:
         """Claim the job, which takes it out of its line, and make its request."""
 
         def claimed(_: Any) -> None:
-            line = self.held.get(job.tenant, {})
-            self.engine.after(self.engine.random.expovariate(1 / INDEX_SECONDS), lambda: line.pop(job.job_id, None))
+            self.engine.after(self.engine.random.expovariate(1 / INDEX_SECONDS), lambda: self._hide(job))
             self.engine.after(self.engine.random.gammavariate(4.0, REQUEST_SECONDS / 4), lambda: self._request(job, taken_at))
 
         if job.job_id in self.started:
@@ -268,7 +281,7 @@ class World:
         accepted = used(self.rates.frames(ACCOUNT, MODEL, taken_at), taken_at)[0]
         self._learn(lambda limit, now: learn_from_refusal(limit, refusal, accepted, now))
         del self.started[job.job_id]
-        self.held.get(job.tenant, {}).pop(job.job_id, None)
+        self._hide(job)
         self._hold(replace(job, generation=job.generation + 1))
 
     def _learn(self, change: Callable[[RateLimit, int], RateLimit]) -> None:
@@ -299,23 +312,26 @@ class World:
         self.engine.after(ROWS_SECONDS, self._read_rows)
 
     def _round(self) -> None:
-        """Release what fits."""
         self.engine.after(ROUND_SECONDS, self._round)
-        if self.engine.now < self.down_until or self.engine.now < self.blocked_visit:
-            return
+        if self.engine.now >= self.down_until:
+            self.visit()
+
+    def visit(self) -> int:
+        """Release what fits. Returns: how many jobs were chosen."""
         heads = {tenant: self._heads(tenant) for tenant in self.known_rows}
         if not any(heads.values()):
-            return
+            return 0
         at, limits = self.clock(self._skew), effective(self.limit, self.clock(self._skew))
-        self.frames = self.rates.frames(ACCOUNT, MODEL, at)
-        chosen = choose_releases(self.fair, heads, self.frames, limits, at, self.room.room(self.ready, at))
+        frames = self.rates.frames(ACCOUNT, MODEL, at)
+        chosen = choose_releases(self.fair, heads, frames, limits, at, self.room.room(self.ready, at))
         jobs = chosen.jobs
         if not jobs:
-            return
+            return 0
         tokens = sum(job.tokens for job in jobs)
         for job in jobs:
             self.released[job.job_id] = self.engine.now
         self._store(lambda: self.rates.take(ACCOUNT, MODEL, tokens, len(jobs), at), lambda frames: self._taken(jobs, frames, limits, at))
+        return len(jobs)
 
     def _heads(self, tenant: str) -> list[HeldJob]:
         """Return the first jobs that were not just released."""
