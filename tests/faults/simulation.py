@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -151,13 +152,14 @@ class Simulation(Processes):
             for queue in QUEUES:
                 while messages := queues.receive(queue, JOB_QUEUES[queue].batch_size):
                     self.spawn(self.run_worker(messages, queue))
-            times = [message.visible_at for queue in QUEUES for message in queues.messages[queue]]
-            pause = max(0.0, (min(times) - self.world.clock.now()) / 1000) if times else SWEEP_EVERY
-            try:
-                async with asyncio.timeout(pause):
-                    await self._sent.wait()
-            except TimeoutError:
-                continue
+            await self._wait_for_message(self._sent, [message.visible_at for queue in QUEUES for message in queues.messages[queue]])
+
+    async def _wait_for_message(self, sent: asyncio.Event, visible_at: list[int]) -> None:
+        """Wait until a message is sent, or the first of these times."""
+        pause = max(0.0, (min(visible_at) - self.world.clock.now()) / 1000) if visible_at else SWEEP_EVERY
+        with suppress(TimeoutError):
+            async with asyncio.timeout(pause):
+                await sent.wait()
 
     async def _sweep(self) -> None:
         await asyncio.sleep(SWEEP_PHASE)
@@ -207,10 +209,13 @@ class TaskSimulation(Simulation):
         return ", ".join(filter(None, [super().unfinished(), f"tasks {tasks}" if tasks else ""]))
 
     async def _deliver_tasks(self) -> None:
+        queues: Any = self.world.container.queues
         while True:
+            queues.task_sent.clear()
+            await asyncio.sleep(0.2)
             for message in self.real.queues.receive(TASKS):
                 self.spawn(self._run_task(message.body, message.receipt))
-            await asyncio.sleep(0.2)
+            await self._wait_for_message(queues.task_sent, [message.visible_at for message in self.real.queues.messages[TASKS]])
 
     async def _run_task(self, body: str, receipt: str) -> None:
         """Run one message, and delete it only if its function has returned."""
