@@ -27,15 +27,16 @@ if TYPE_CHECKING:
         JobSpecs,
         Leases,
         Lines,
+        Rates,
         RequestCounters,
         ResponseCache,
         Results,
         SecretVersions,
         Semaphores,
         Subscriptions,
+        TenantLimitsStore,
         ThroughputStats,
         Tickets,
-        TypeLimiters,
         Uploads,
     )
 
@@ -191,10 +192,16 @@ class DynamoStores:
         return DynamoSemaphores(self.stage)
 
     @cached_property
-    def type_limiters(self) -> TypeLimiters:
-        from chalicelib.adapters.dynamodb.type_limiters import DynamoTypeLimiters
+    def tenant_limits(self) -> TenantLimitsStore:
+        from chalicelib.adapters.dynamodb.limits.tenant_limits import DynamoTenantLimits
 
-        return DynamoTypeLimiters(self.stage)
+        return DynamoTenantLimits(self.stage)
+
+    @cached_property
+    def rates(self) -> Rates:
+        from chalicelib.adapters.dynamodb.rates import DynamoRates
+
+        return DynamoRates(self.stage)
 
     @cached_property
     def request_counters(self) -> RequestCounters:

@@ -23,7 +23,7 @@ from chalicelib.ports.files import FileWriter, JobFiles, UploadedFile, Uploads
 from chalicelib.ports.job_data import Chunks, JobData, JobSpecs, Results
 from chalicelib.ports.jobs import IdempotencyRecord, IdempotentResult, JobQuery, Jobs
 from chalicelib.ports.leases import Lease, Leases
-from chalicelib.ports.limits import CircuitBreakers, RequestCounters, Semaphores, TypeLimiters
+from chalicelib.ports.limits import CircuitBreakers, RequestCounters, Semaphores
 from chalicelib.ports.lines import Line, Lines, Shard
 from chalicelib.ports.metrics import ThroughputStats
 from chalicelib.ports.notifications import (
@@ -46,8 +46,10 @@ from chalicelib.ports.provider import (
     TextDelta,
 )
 from chalicelib.ports.queues import DeadLetter, QueueMessage, Queues
+from chalicelib.ports.rates import Rates
 from chalicelib.ports.runtime import Clock, Offload, ParallelMap
 from chalicelib.ports.streaming import Connections, Sockets, Subscriptions, Tickets
+from chalicelib.ports.tenant_limits import TenantLimitsStore
 
 __all__ = [
     "ApiKeys",
@@ -87,6 +89,7 @@ __all__ = [
     "ProviderEvent",
     "QueueMessage",
     "Queues",
+    "Rates",
     "RequestCounters",
     "ResponseCache",
     "ResponseEnded",
@@ -97,10 +100,10 @@ __all__ = [
     "Shard",
     "Sockets",
     "Subscriptions",
+    "TenantLimitsStore",
     "TextDelta",
     "ThroughputStats",
     "Tickets",
-    "TypeLimiters",
     "UploadedFile",
     "Uploads",
     "WebhookClient",

@@ -1,4 +1,4 @@
-"""Limits: circuit breakers, type limiters, semaphores, request counters."""
+"""Limits: circuit breakers, semaphores, request counters."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from chalicelib.domain.limits.circuit_breaker import CircuitBreaker
-from chalicelib.domain.limits.type_limiter import TypeLimiter
 from chalicelib.domain.units import Ms
 
 
@@ -20,22 +19,6 @@ class CircuitBreakers(Protocol):
         """Return one circuit breaker, read consistently."""
 
     def replace(self, seen: CircuitBreaker, new: CircuitBreaker) -> None:
-        """Swap `new` in for `seen` if the version is still that of `seen` (0: none is stored).
-
-        A repeated swap succeeds.
-
-        Raises:
-            StaleVersion: the version has changed; `current` is the stored one.
-        """
-
-
-class TypeLimiters(Protocol):
-    """Stores the limiter of each job type that has limits."""
-
-    def get(self, job_type: str) -> TypeLimiter | None:
-        """Return one limiter, read consistently."""
-
-    def replace(self, seen: TypeLimiter, new: TypeLimiter, now: Ms) -> None:
         """Swap `new` in for `seen` if the version is still that of `seen` (0: none is stored).
 
         A repeated swap succeeds.

@@ -40,7 +40,8 @@ from chalicelib.domain.execution.transcript import Chunk
 from chalicelib.domain.jobs.bulk_operation import BulkKey
 from chalicelib.domain.jobs.job import Usage
 from chalicelib.domain.limits.circuit_breaker import CircuitBreaker, CircuitState
-from chalicelib.domain.limits.type_limiter import Slot, TypeLimiter
+from chalicelib.domain.limits.rate_limit import LimitSource, RateLimit
+from chalicelib.domain.limits.tenant_limits import FairBy, TenantLimits
 from chalicelib.domain.metrics.counters import CounterIncrement, CountMark
 from chalicelib.domain.metrics.throughput import counter_keys
 from chalicelib.domain.streaming.subscriptions import Connection, Subscription, Ticket
@@ -88,7 +89,7 @@ def _no_log(_fact: str, **_fields: Any) -> None:
 
 
 def write_job(stores: DynamoStores) -> Raw:
-    made = full_job()
+    made = full_job(slots=("t:acme#0", "u:acme#ann#0"))
     stores.jobs.create(made)
     return key_of(id=made.id)
 
@@ -209,12 +210,34 @@ def write_circuit(stores: DynamoStores) -> Raw:
     return key_of(pk="circuits", sk=f"circuit#{circuit.model}")
 
 
-def write_limiter(stores: DynamoStores) -> Raw:
-    limiter = TypeLimiter(
-        type=new_id(), version=1, recent_starts=(NOW,), reservations=(("h", NOW),), slots=(Slot("h", NOW, NOW),), average_hold_ms=3
-    )
-    stores.type_limiters.replace(replace(limiter, version=0), limiter, NOW)
-    return key_of(pk="limiters", sk=limiter.type)
+def write_tenant_limits(stores: DynamoStores) -> Raw:
+    limits = TenantLimits(tenant=new_id(), version=1, weight=2.0, concurrency=3, queued={"low": 4}, fair_by=FairBy.USER, updated_by="root")
+    stores.tenant_limits.replace(TenantLimits(tenant=limits.tenant), limits)
+    return key_of(pk="tenant-limits", sk=limits.tenant)
+
+
+def write_tenant_names(stores: DynamoStores) -> Raw:
+    write_tenant_limits(stores)
+    return key_of(pk="limited-tenants", sk="names")
+
+
+def write_slots_taken(stores: DynamoStores) -> Raw:
+    waiting, key = full_job(), f"t:{new_id()}#0"
+    stores.jobs.create(waiting)
+    stores.jobs.replace(waiting, replace(waiting, version=waiting.version + 1, slots=(key,)), {key: 1})
+    return {**key_of(pk=f"slots#{key}", sk="n"), "key": key}
+
+
+def write_rate_limit(stores: DynamoStores) -> Raw:
+    limit = RateLimit(model=new_id(), account="a", requests=500, source=LimitSource.HEADER, seen_at=NOW, factor=0.45, version=1)
+    stores.rates.save_limit(replace(limit, version=0), limit)
+    return key_of(pk="rates", sk=f"a#{limit.model}")
+
+
+def write_frame(stores: DynamoStores) -> Raw:
+    model = new_id()
+    stores.rates.take("a", model, 100, 1, NOW)
+    return key_of(pk=f"rate#a#{model}#0", sk=str(NOW // 60_000))
 
 
 def write_batch(stores: DynamoStores) -> Raw:
@@ -514,13 +537,45 @@ CASES = [
         enums=("st",),
     ),
     Case(
-        name="type limiter",
+        name="limits of a tenant",
         table="coordination",
-        write=write_limiter,
-        read=lambda stores, key: stores.type_limiters.get(sort_key(key)),
-        swap=lambda stores, seen: stores.type_limiters.replace(seen, replace(seen, version=seen.version + 1, recent_starts=()), NOW),
-        stores=("type_limiters",),
-        items=("TypeLimiterItem",),
+        write=write_tenant_limits,
+        read=lambda stores, key: stores.tenant_limits.get(sort_key(key)),
+        read_many=lambda stores, keys: among(stores.tenant_limits.all(), [sort_key(key) for key in keys], lambda one: one.tenant),
+        swap=lambda stores, seen: stores.tenant_limits.replace(seen, replace(seen, version=seen.version + 1, weight=3.0)),
+        stores=("tenant_limits",),
+        enums=("data.fair_by",),
+    ),
+    Case(
+        name="names of tenants with limits",
+        table="coordination",
+        write=write_tenant_names,
+        read=lambda stores, _key: stores.tenant_limits.tenants(),
+        items=("TenantNamesItem",),
+    ),
+    Case(
+        name="slots that are taken",
+        table="coordination",
+        write=write_slots_taken,
+        read=lambda stores, key: stores.jobs.slots_taken([key["key"]]),
+        items=("SlotItem",),
+    ),
+    Case(
+        name="rate limit",
+        table="coordination",
+        write=write_rate_limit,
+        read=lambda stores, key: stores.rates.limit("a", sort_key(key)[2:]),
+        read_many=lambda stores, keys: among(stores.rates.limits(), [sort_key(key)[2:] for key in keys], lambda one: one.model),
+        swap=lambda stores, seen: stores.rates.save_limit(seen, replace(seen, version=seen.version + 1, requests=250)),
+        stores=("rates",),
+        enums=("data.source",),
+    ),
+    Case(
+        name="frame of a rate",
+        table="coordination",
+        write=write_frame,
+        read=lambda stores, key: stores.rates.frames("a", key["pk"]["S"].split("#")[2], NOW),
+        lenient=True,
     ),
     Case(
         name="batch",

@@ -13,7 +13,7 @@ from chalicelib.consumers.job_changes import process_job_changes
 from chalicelib.consumers.overdue_ends import serve_overdue_ends
 from chalicelib.domain.errors import Unavailable
 from chalicelib.domain.jobs.job import Job
-from chalicelib.domain.queues.lanes import JOB_QUEUES, TASKS
+from chalicelib.domain.queues.lanes import JOB_QUEUES, SCHEDULE, TASKS
 from chalicelib.domain.streaming.subscriptions import Connection
 from chalicelib.services.batches.advance_batch import advance_batch
 from chalicelib.services.batches.context import ADVANCE_BATCH
@@ -21,6 +21,7 @@ from chalicelib.services.jobs.advance_bulk import advance_bulk
 from chalicelib.services.jobs.bulk_turns import ADVANCE_BULK
 from chalicelib.services.jobs.cancel_job import cancel_job
 from chalicelib.services.jobs.retry_job import retry_job
+from chalicelib.services.maintenance.sweep_lines import sweep_lines
 from chalicelib.services.maintenance.sweeper import sweep
 from chalicelib.services.streaming.subscriptions import get_connection, subscribe
 from tests.faults.client import SILENCE_SECONDS, Client
@@ -144,7 +145,7 @@ class Simulation(Processes):
     # ---- AWS
 
     async def _poll(self) -> None:
-        """Deliver the visible messages to the workers of their queues."""
+        """Deliver the visible messages to the workers of their queues, and to the scheduler."""
         queues = self.real.queues
         while True:
             self._sent.clear()
@@ -152,7 +153,11 @@ class Simulation(Processes):
             for queue in QUEUES:
                 while messages := queues.receive(queue, JOB_QUEUES[queue].batch_size):
                     self.spawn(self.run_worker(messages, queue))
-            await self._wait_for_message(self._sent, [message.visible_at for queue in QUEUES for message in queues.messages[queue]])
+            while messages := queues.receive(SCHEDULE, 1):
+                self.spawn(self.run_scheduler(messages[0]))
+            await self._wait_for_message(
+                self._sent, [message.visible_at for queue in (*QUEUES, SCHEDULE) for message in queues.messages[queue]]
+            )
 
     async def _wait_for_message(self, sent: asyncio.Event, visible_at: list[int]) -> None:
         """Wait until a message is sent, or the first of these times."""
@@ -168,6 +173,7 @@ class Simulation(Processes):
                 skewed = SkewedClock(self.world.clock, self.sweeper_skew)
                 ctx = self.world.container.with_changes(clock=skewed)
                 self.spawn(self.run_call("sweep", sweep, ctx))
+                self.spawn(self.run_call("sweep", sweep_lines, ctx, skewed.now() + SERVE_MS))
                 self.spawn(self.run_call("sweep", serve_overdue_ends, ctx, skewed.now() + SERVE_MS))
             await asyncio.sleep(SWEEP_EVERY)
 

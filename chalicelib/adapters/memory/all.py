@@ -19,7 +19,12 @@ from chalicelib.adapters.memory.files import MemoryJobFiles, MemoryUploads
 from chalicelib.adapters.memory.job_data import MemoryChunks, MemoryJobData, MemoryJobSpecs, MemoryResults
 from chalicelib.adapters.memory.jobs import MemoryJobs
 from chalicelib.adapters.memory.leases import MemoryLeases
-from chalicelib.adapters.memory.limits import MemoryCircuitBreakers, MemoryRequestCounters, MemorySemaphores, MemoryTypeLimiters
+from chalicelib.adapters.memory.limits import (
+    MemoryCircuitBreakers,
+    MemoryRequestCounters,
+    MemorySemaphores,
+    MemoryTenantLimits,
+)
 from chalicelib.adapters.memory.lines import MemoryLines
 from chalicelib.adapters.memory.notifications import (
     MemoryDeliveries,
@@ -30,6 +35,7 @@ from chalicelib.adapters.memory.notifications import (
 )
 from chalicelib.adapters.memory.provider import MemoryPrices
 from chalicelib.adapters.memory.queues import MemoryQueues
+from chalicelib.adapters.memory.rates import MemoryRates
 from chalicelib.adapters.memory.streaming import MemoryConnections, MemorySockets, MemorySubscriptions, MemoryTickets
 from chalicelib.adapters.memory.throughput import MemoryThroughputStats
 
@@ -60,8 +66,9 @@ class InMemoryAdapters:
     batches: MemoryBatches = field(default_factory=MemoryBatches)
     batch_rows: MemoryBatchRows = field(default_factory=MemoryBatchRows)
     semaphores: MemorySemaphores = field(default_factory=MemorySemaphores)
-    type_limiters: MemoryTypeLimiters = field(default_factory=MemoryTypeLimiters)
+    tenant_limits: MemoryTenantLimits = field(default_factory=MemoryTenantLimits)
     job_files: MemoryJobFiles = field(default_factory=MemoryJobFiles)
+    rates: MemoryRates = field(default_factory=MemoryRates)
     request_counters: MemoryRequestCounters = field(default_factory=MemoryRequestCounters)
     api_keys: MemoryApiKeys = field(default_factory=MemoryApiKeys)
     sockets: MemorySockets = field(default_factory=MemorySockets)

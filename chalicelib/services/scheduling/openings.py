@@ -12,7 +12,9 @@ from dataclasses import dataclass, field
 
 from chalicelib.domain.errors import JobTypeNotFound
 from chalicelib.domain.limits.circuit_breaker import CircuitBreaker, CircuitState, Permission, check_permission, origin_of
-from chalicelib.domain.queues.causes import CauseKind, kind_of, subject_of
+from chalicelib.domain.limits.rate_limit import RateLimit, effective
+from chalicelib.domain.limits.sliding_window import Limits
+from chalicelib.domain.queues.causes import MISSING_KEY, CauseKind, kind_of, subject_of
 from chalicelib.domain.units import Ms
 from chalicelib.services.scheduling.context import SchedulingContext
 
@@ -45,13 +47,12 @@ class Trials:
 
         Args:
             touched_at: when a job was last held for the cause.
-            pause: how long to wait after a wave that met the cause again.
+            pause: how long to wait after a job that met the cause.
         """
-        if self.released_at is None:
-            return Opening(1, now + TRIAL_MS)
-        has_met = touched_at > self.released_at
-        if now < self.released_at + (pause if has_met else TRIAL_MS):
-            return Opening(0, self.released_at + (pause if has_met else TRIAL_MS))
+        has_met = self.released_at is None or touched_at > self.released_at
+        ready_at = touched_at + pause if self.released_at is None else self.released_at + (pause if has_met else TRIAL_MS)
+        if now < ready_at:
+            return Opening(0, ready_at)
         self.wave = 1 if has_met else min(WAVE, self.wave * 2)
         return Opening(self.wave, now + TRIAL_MS)
 
@@ -62,6 +63,7 @@ class Facts:
 
     circuits: Mapping[str, CircuitBreaker] = field(default_factory=dict)
     has_key: bool = False
+    rates: Mapping[str, RateLimit] = field(default_factory=dict)  # by model
 
 
 def opening_of(
@@ -75,18 +77,26 @@ def opening_of(
     """
     match kind_of(cause):
         case CauseKind.OPENAI:
-            return trials.opening(max(touched.values()), TRIAL_PAUSE_MS, now) if facts.has_key else Opening(0, now + RECHECK_MS)
+            if cause == MISSING_KEY:
+                return Opening(WAVE, now + ROUND_MS) if facts.has_key else Opening(0, now + RECHECK_MS)
+            return trials.opening(max(touched.values()), TRIAL_PAUSE_MS, now)
         case CauseKind.CIRCUIT:
             return _circuit_opening(facts.circuits.get(subject_of(cause)), touched, probed, now)
         case CauseKind.RATE:
-            circuit = facts.circuits.get(subject_of(cause))
-            paused_until = circuit.paused_until if circuit is not None else None
-            if paused_until is not None and now < paused_until:
-                return Opening(0, paused_until)
-            return trials.opening(max(touched.values()), TRIAL_MS, now)
+            return _rate_opening(facts.rates.get(subject_of(cause)), trials, max(touched.values()), now)
         case CauseKind.CODE:
             return Opening(WAVE, now + ROUND_MS) if _knows_type(ctx, subject_of(cause)) else Opening(0, now + RECHECK_MS)
     return Opening(0, now + RECHECK_MS)  # only a newer version of the code knows it
+
+
+def _rate_opening(limit: RateLimit | None, trials: Trials, touched_at: Ms, now: Ms) -> Opening:
+    """Known limits decide by the window how many of the wave may go; without any, attempts must tell."""
+    allowed = effective(limit, now) if limit is not None else Limits()
+    if allowed.blocked_until is not None and now < allowed.blocked_until:
+        return Opening(0, allowed.blocked_until)
+    if allowed.requests is None and allowed.tokens is None:
+        return trials.opening(touched_at, 0 if trials.released_at is None else TRIAL_MS, now)
+    return Opening(WAVE, now + ROUND_MS)
 
 
 def _circuit_opening(circuit: CircuitBreaker | None, touched: Mapping[str, Ms], probed: Mapping[str, Ms], now: Ms) -> Opening:
@@ -100,7 +110,7 @@ def _circuit_opening(circuit: CircuitBreaker | None, touched: Mapping[str, Ms], 
         by_tenant[tenant] = WAVE if permission is Permission.ALLOWED else int(may_probe)
     if circuit.state is CircuitState.CLOSED:
         return Opening(WAVE, now + ROUND_MS, by_tenant)
-    if circuit.state is CircuitState.OPEN and any(by_tenant.values()) and max(probed.values(), default=0) + PROBE_PAUSE_MS <= now:
+    if any(by_tenant.values()) and max(probed.values(), default=0) + PROBE_PAUSE_MS <= now:
         return Opening(1, now + PROBE_PAUSE_MS, by_tenant)
     if circuit.is_forced:
         return Opening(0, now + RECHECK_MS)

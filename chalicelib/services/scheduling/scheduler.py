@@ -6,31 +6,38 @@ release writes no record: the generation stays, so a job that is released twice 
 one whose wake-up is lost is still in its line and is released again.
 
 A loop that finds no line gives up its lease and reads the lines once more. One whose causes cannot
-be over for a while sends itself a message for that time and ends. One that dies is followed by the
-next within half a minute, because it has sent a delayed message ahead; and the sweep wakes each
-shard that has lines and no loop.
+be over for a while sends itself a message for that time and ends. While it goes on it sends a
+delayed message ahead, so one that dies is followed by the next within half a minute. And the sweep
+wakes each shard that has lines and no loop. Messages say when they count (`visits.py`), or they
+would multiply while a cause lasts.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping
+from copy import copy
 from dataclasses import dataclass, field
 
 from chalicelib.domain.errors import Unavailable
 from chalicelib.domain.jobs.job_type import NO_MODEL
 from chalicelib.domain.jobs.queue_routing import release_queue
+from chalicelib.domain.limits.circuit_breaker import CircuitBreaker
 from chalicelib.domain.limits.fair_queue import FairQueue
 from chalicelib.domain.limits.held_job import HeldJob
-from chalicelib.domain.queues.causes import BUCKETS, CauseKind, kind_of
+from chalicelib.domain.limits.rate_limit import RateLimit, effective
+from chalicelib.domain.limits.releases import choose_releases, job_cost, standing
+from chalicelib.domain.limits.sliding_window import Limits
+from chalicelib.domain.queues.causes import BUCKETS, MISSING_KEY, CauseKind, kind_of, subject_of
 from chalicelib.domain.queues.lanes import READY
 from chalicelib.domain.queues.wakeup import Grant, WakeUp
 from chalicelib.domain.units import Ms
 from chalicelib.ports import Line, Shard
 from chalicelib.services.scheduling.context import SchedulingContext
 from chalicelib.services.scheduling.heads import Heads
-from chalicelib.services.scheduling.openings import ROUND_MS, Facts, Opening, Trials, opening_of
-from chalicelib.services.scheduling.visits import SELF_SERVED, wake_shard
+from chalicelib.services.scheduling.openings import RECHECK_MS, ROUND_MS, WAVE, Facts, Opening, Trials, opening_of
+from chalicelib.services.scheduling.type_lines import TypeRoom, count_starts, free_of_tenants, read_room, uncount_starts
+from chalicelib.services.scheduling.visits import MAX_DELAY_MS, SELF_SERVED, Call, ShardMessage, wake_shard
 
 LEASE_MS, RENEW_SECONDS = 6_000, 2.0
 SAFE_MS = 2_000  # a loop whose lease ends sooner releases nothing
@@ -38,8 +45,11 @@ RUN_MS = 100_000  # of one invocation; the next one continues
 NET_MS, NET_DELAY_MS = 20_000, 25_000  # how often a loop sends itself a message, and with which delay: it finds the loop alive, or goes on
 ROWS_MS = 2_000  # how often the lines are read
 FACTS_MS = 1_000  # how often the facts about causes are read
-QUIET_MS = 30_000  # after the last job was held, and after two looks that found none, the row of a line is deleted
+KEY_MS = 15_000  # how often it is looked whether there is an OpenAI key
+QUIET_MS = 30_000  # between two looks that found no job in a line, after which its row is deleted
 SLEEP_MS = 20_000  # a loop ends if no cause can be over sooner
+LINGER_MS = 5_000  # and if no job was held for so long
+IN_FLIGHT_MS = 2_000  # how long after its release a job may not have taken its slot yet
 MAX_TENANTS = 32  # of a cause that are looked at in one round
 MAX_READY = 100  # messages in the queue `ready`, with which nothing more is released
 SUSPICIOUS_RELEASES = 3  # after so many releases the record of a job is read: perhaps it is in no line any more
@@ -56,14 +66,18 @@ class _Queue:
     fair: FairQueue = field(default_factory=FairQueue)
     trials: Trials = field(default_factory=Trials)
     probed: dict[str, Ms] = field(default_factory=dict)
-    empty_since: dict[str, Ms] = field(default_factory=dict)  # tenant: when its line was first found empty
+    sent: list[Ms] = field(default_factory=list)  # when jobs were released that have perhaps not taken their slots yet
+    empty_since: dict[str, Ms] = field(default_factory=dict)  # tenant: when its line was first found empty, with the row as it is
     next_at: Ms = 0
     saved_at: Ms = 0
 
     def refresh(self, lines: Iterable[Line]) -> None:
-        self.lines = {line.tenant: line for line in lines}
+        before, self.lines = self.lines, {line.tenant: line for line in lines}
         for tenant, line in self.lines.items():
-            self.heads.setdefault(tenant, Heads())
+            heads = self.heads.setdefault(tenant, Heads())
+            if tenant in before and before[tenant].touched_at != line.touched_at:  # what was seen before says nothing
+                heads.is_empty = False
+                self.empty_since.pop(tenant, None)
             self.fair.join(tenant, position=line.position)
         for tenant in set(self.heads) - set(self.lines):
             del self.heads[tenant]
@@ -82,8 +96,10 @@ class ShardLoop:
         self._until = min(until, ctx.clock.now() + RUN_MS)
         self._shard = Shard(number=number, owner=ctx.new_id(), until=0)
         self._queues: dict[str, _Queue] = {}
-        self._facts, self._facts_at = Facts(), 0
+        self._facts, self._facts_at, self._key_at = Facts(), 0, 0
         self._rows_at, self._net_at = 0, 0
+        self._looked_at = 0  # when the last look at everything began
+        self._lease, self._has_ended = asyncio.Lock(), False  # its lease is not renewed when it was given up
         self._sent: list[Ms] = []  # when wake-ups were sent that the depth of the queue does not show yet
 
     async def run(self) -> None:
@@ -102,30 +118,59 @@ class ShardLoop:
     async def _serve(self) -> None:
         ctx = self._ctx
         while (now := ctx.clock.now()) < self._until:
-            if now >= self._net_at:
-                await ctx.offload(wake_shard, ctx, self._number, now + NET_DELAY_MS)
-                self._net_at = now + NET_MS
             await self._read_lines(now)
             if not self._queues and await self._end():
                 return
             await self._visit_all()
             next_at = min((queue.next_at for queue in self._queues.values()), default=now)
-            if next_at > ctx.clock.now() + SLEEP_MS and await self._end():
-                await ctx.offload(wake_shard, ctx, self._number, next_at)
+            if next_at > ctx.clock.now() + SLEEP_MS and self._is_quiet(now) and await self._end():
+                await self._sleep_until(min(next_at, now + MAX_DELAY_MS))
                 return
+            if now >= self._net_at:
+                await ctx.offload(wake_shard, ctx, ShardMessage(self._number, Call.WATCH), now + NET_DELAY_MS)
+                self._net_at = now + NET_MS
             await asyncio.sleep(ROUND_MS / 1000)
-        await ctx.offload(ctx.lines.release_shard, self._shard)
-        await ctx.offload(wake_shard, ctx, self._number, ctx.clock.now())
+        await self._give_up_lease()
+        await ctx.offload(wake_shard, ctx, ShardMessage(self._number, at=ctx.clock.now()))
+
+    def _is_quiet(self, now: Ms) -> bool:
+        """Whether no job was held a moment ago, and no line seems to be empty. While jobs come, a loop
+        that is there is cheaper than a message for each; and to see that a line is empty takes a while.
+        """
+        touched = (line.touched_at for queue in self._queues.values() for line in queue.lines.values())
+        return now - max(touched, default=0) >= LINGER_MS and not any(queue.empty_since for queue in self._queues.values())
 
     async def _end(self) -> bool:
-        """Give up the lease, then look once more: whoever held a job meanwhile saw the lease, or is seen now.
+        """Give up the lease, then look once more at the facts and at the lines (protocol rule 30: the
+        lease before the last look). Whoever held a job, or asked for a visit, meanwhile saw that the
+        shard is served.
 
-        Returns: whether the loop may end, because there is no line that it has not looked at.
+        Returns: whether the loop may end, because there is nothing that it has not looked at.
         """
-        ctx, known = self._ctx, set(self._queues)
-        await ctx.offload(ctx.lines.release_shard, self._shard)
+        ctx, known, facts = self._ctx, set(self._queues), copy(self._facts)
+        await self._give_up_lease()
+        self._looked_at = ctx.clock.now()
+        if known:
+            await self._read_facts(self._looked_at, again=True)
         await self._read_lines(ctx.clock.now(), again=True)
-        return self._queues.keys() <= known or not await self._renew()
+        if self._queues.keys() <= known and self._facts == facts:
+            return True
+        self._has_ended = not await self._renew()
+        return self._has_ended
+
+    async def _give_up_lease(self) -> None:
+        async with self._lease:
+            self._has_ended = True
+            await self._ctx.offload(self._ctx.lines.release_shard, self._shard)
+
+    async def _sleep_until(self, at: Ms) -> None:
+        """Say until when nothing may start, then send the message for that time. If the shard is served
+        by another loop meanwhile, that one decides.
+        """
+        ctx = self._ctx
+        asleep = Shard(number=self._number, owner=self._shard.owner, until=0, asleep_until=at, since=self._looked_at)
+        if await ctx.offload(ctx.lines.acquire_shard, asleep, ctx.clock.now()):
+            await ctx.offload(wake_shard, ctx, ShardMessage(self._number, Call.TIMER, at), at)
 
     async def _renew(self) -> bool:
         ctx, now = self._ctx, self._ctx.clock.now()
@@ -139,8 +184,9 @@ class ShardLoop:
         while True:
             await asyncio.sleep(RENEW_SECONDS)
             try:
-                if not await self._renew():
-                    self._until = 0  # another loop serves the shard
+                async with self._lease:
+                    if not self._has_ended and not await self._renew():
+                        self._until = 0  # another loop serves the shard
             except Unavailable as exc:
                 self._ctx.log("scheduler_lease_not_renewed", shard=self._number, error=exc)
 
@@ -160,14 +206,29 @@ class ShardLoop:
             self._queues[cause].refresh(lines)
         self._rows_at = now
 
-    async def _read_facts(self, now: Ms) -> None:
-        if now - self._facts_at < FACTS_MS:
+    async def _read_facts(self, now: Ms, *, again: bool = False) -> None:
+        if not again and now - self._facts_at < FACTS_MS:
             return
         ctx = self._ctx
-        circuits = await ctx.offload(ctx.circuit_breakers.all)
-        needs_key = any(kind_of(cause) is CauseKind.OPENAI for cause in self._queues)
-        has_key = needs_key and await ctx.provider.is_configured()
-        self._facts, self._facts_at = Facts({circuit.model: circuit for circuit in circuits}, has_key), now
+        circuits = await self._read_circuits()
+        if any(kind_of(cause) is CauseKind.RATE for cause in self._queues):
+            self._facts.rates = {limit.model: limit for limit in await ctx.offload(ctx.rates.limits)}
+        if MISSING_KEY in self._queues and not self._facts.has_key and now - self._key_at >= KEY_MS:
+            self._facts.has_key, self._key_at = await ctx.provider.is_configured(), now
+            if not self._facts.has_key:
+                ctx.log("openai_not_configured")
+        self._facts.circuits, self._facts_at = {circuit.model: circuit for circuit in circuits}, now
+
+    async def _read_circuits(self) -> list[CircuitBreaker]:
+        """Read the circuits of all models. If they cannot be read, jobs run (protocol: if in doubt the
+        circuit is closed).
+        """
+        try:
+            circuits: list[CircuitBreaker] = await self._ctx.offload(self._ctx.circuit_breakers.all)
+        except Exception as exc:  # noqa: BLE001 - no fault of the store may stop jobs
+            self._ctx.log("circuit_breakers_unavailable", error=exc)
+            return []
+        return circuits
 
     async def _visit_all(self) -> None:
         ctx, now = self._ctx, self._ctx.clock.now()
@@ -182,24 +243,68 @@ class ShardLoop:
     async def _visit(self, queue: _Queue) -> None:
         """Release the jobs of a cause that may start now, and delete the rows of lines that are empty."""
         ctx, now = self._ctx, self._ctx.clock.now()
+        if kind_of(queue.cause) is CauseKind.TYPE:
+            await self._visit_type(queue, now)
+            return
         opening = opening_of(ctx, self._facts, queue.cause, queue.trials, queue.touched(), queue.probed, now)
         queue.next_at = opening.next_at
         await self._read_heads(queue, opening, now)
         if opening.jobs and self._may_release(now):
             room = await self._room(now)
-            released = await self._release(queue, opening, min(opening.jobs, room), now)
+            released = await self._release_some(queue, opening, min(opening.jobs, room), now)
             if released:
                 queue.trials.released_at = now
         await self._remove_empty(queue, now)
         if queue.lines and now - queue.saved_at >= POSITION_MS:
             await self._save_positions(queue, now)
 
+    async def _visit_type(self, queue: _Queue, now: Ms) -> None:
+        """Release as many jobs of a type as its limits allow, and count their starts."""
+        ctx, name = self._ctx, subject_of(queue.cause)
+        room = await ctx.offload(read_room, ctx, name, now)
+        queue.sent = [at for at in queue.sent if now - at < IN_FLIGHT_MS]
+        free = 0 if room is None else WAVE if room.free is None else room.free - len(queue.sent)
+        queue.next_at = now + (ROUND_MS if room is not None else RECHECK_MS)
+        await self._read_heads(queue, Opening(max(0, free), queue.next_at), now)
+        if room is not None and free > 0 and self._may_release(now):
+            most_of = await ctx.offload(free_of_tenants, ctx, list(queue.lines))
+            heads = {tenant: queue.heads[tenant].jobs for tenant in queue.lines}
+            most = min(free, WAVE, await self._room(now))
+            chosen = choose_releases(queue.fair, heads, room.frames, room.limits, now, most, most_of)
+            jobs = await self._count_starts(queue, room, chosen.jobs, now)
+            counted = {job.job_id: Grant(queue.cause, now) for job in jobs} if room.limits.requests is not None else None
+            await self._send([job for job in jobs if await self._may_send(queue, job, now)], counted)
+            queue.sent += [now] * len(jobs)
+            if chosen.next_at is not None:
+                queue.next_at = max(queue.next_at, chosen.next_at)
+        await self._remove_empty(queue, now)
+        if queue.lines and now - queue.saved_at >= POSITION_MS:
+            await self._save_positions(queue, now)
+
+    async def _count_starts(self, queue: _Queue, room: TypeRoom, jobs: list[HeldJob], now: Ms) -> list[HeldJob]:
+        """Count the starts of jobs, and return those that still fit: others have started meanwhile."""
+        ctx, name = self._ctx, subject_of(queue.cause)
+        if room.limits.requests is None or not jobs:
+            return jobs
+        frames = await ctx.offload(count_starts, ctx, name, len(jobs), now)
+        fitting = standing(jobs, frames, room.limits, now)
+        if fitting < len(jobs):
+            await ctx.offload(uncount_starts, ctx, name, len(jobs) - fitting, now)
+        for job in jobs[fitting:]:
+            queue.fair.refund(job.tenant, job_cost(job, room.limits), job.lane)
+        return jobs[:fitting]
+
+    async def _may_send(self, queue: _Queue, job: HeldJob, now: Ms) -> bool:
+        """Note that a job is released, and look at its record if it was released again and again."""
+        return queue.heads[job.tenant].release(job, now) < SUSPICIOUS_RELEASES or await self._is_in_line(job)
+
     async def _read_heads(self, queue: _Queue, opening: Opening, now: Ms) -> None:
         """Read the heads of the tenants that come next; of all if the line may be empty."""
         ctx, positions = self._ctx, queue.fair.positions()
-        may_be_empty = {tenant for tenant, line in queue.lines.items() if now - line.touched_at >= QUIET_MS}
+        may_be_empty = {tenant for tenant, line in queue.lines.items() if now - line.touched_at >= LINGER_MS or tenant in queue.empty_since}
         tenants = sorted(queue.lines, key=lambda tenant: positions.get(tenant, 0.0))[:MAX_TENANTS] if opening.jobs else []
         stale = [tenant for tenant in {*tenants, *may_be_empty} if queue.heads[tenant].is_stale(now)]
+        stale.sort(key=lambda tenant: queue.heads[tenant].read_at)  # all take turns
         await asyncio.gather(*(ctx.offload(queue.heads[tenant].read, ctx, queue.cause, tenant, now) for tenant in stale[:MAX_TENANTS]))
 
     def _may_release(self, now: Ms) -> bool:
@@ -212,6 +317,40 @@ class ShardLoop:
         depth: int = await ctx.offload(ctx.queues.depth, READY.name)
         return max(0, MAX_READY - depth - len(self._sent))
 
+    async def _release_some(self, queue: _Queue, opening: Opening, limit: int, now: Ms) -> int:
+        """Release up to so many jobs of a cause. Returns how many."""
+        rate = self._facts.rates.get(subject_of(queue.cause)) if kind_of(queue.cause) is CauseKind.RATE else None
+        allowed = effective(rate, now) if rate is not None else Limits()
+        if rate is None or (allowed.requests is None and allowed.tokens is None):
+            return await self._release(queue, opening, limit, now)
+        return await self._release_within(queue, rate, limit, now)
+
+    async def _release_within(self, queue: _Queue, rate: RateLimit, limit: int, now: Ms) -> int:
+        """Release the next jobs that fit into the rate limits of their model, each with a grant.
+
+        They are chosen by the frames as they are, then taken all at once; those that do not fit any
+        more, because others have asked meanwhile, are given back and stay.
+        """
+        ctx, allowed = self._ctx, effective(rate, now)
+        frames = await ctx.offload(ctx.rates.frames, rate.account, rate.model, now)
+        heads = {tenant: queue.heads[tenant].jobs for tenant in queue.lines}
+        chosen = choose_releases(queue.fair, heads, frames, allowed, now, limit)
+        queue.next_at = chosen.next_at if chosen.next_at is not None else now + ROUND_MS
+        kept = chosen.jobs
+        if chosen.jobs:
+            tokens = sum(job.tokens for job in chosen.jobs)
+            frames = await ctx.offload(ctx.rates.take, rate.account, rate.model, tokens, len(chosen.jobs), now)
+            kept = chosen.jobs[: standing(chosen.jobs, frames, allowed, now)]
+            left = chosen.jobs[len(kept) :]
+            if left:
+                await ctx.offload(ctx.rates.give_back, rate.account, rate.model, sum(job.tokens for job in left), len(left), now)
+                for job in left:
+                    queue.fair.refund(job.tenant, job_cost(job, allowed), job.lane)
+        grants = {job.job_id: Grant(queue.cause, now, job.tokens) for job in kept}
+        released = [job for job in (*kept, *chosen.too_large) if await self._may_send(queue, job, now)]
+        await self._send(released, grants)
+        return len(released)
+
     async def _release(self, queue: _Queue, opening: Opening, limit: int, now: Ms) -> int:
         """Send the wake-ups of the next jobs, in a fair order. Returns how many."""
         left = {tenant: opening.by_tenant.get(tenant, limit) for tenant in queue.lines}
@@ -222,8 +361,8 @@ class ShardLoop:
             if job is None:
                 break
             left[job.tenant] -= 1
-            queue.fair.charge(job.tenant, 1.0)
-            if queue.heads[job.tenant].release(job, now) >= SUSPICIOUS_RELEASES and not await self._is_in_line(job):
+            queue.fair.charge(job.tenant, 1.0, job.lane)
+            if not await self._may_send(queue, job, now):
                 continue
             queue.probed[job.tenant] = now
             released.append(job)
@@ -251,18 +390,25 @@ class ShardLoop:
         return False
 
     async def _remove_empty(self, queue: _Queue, now: Ms) -> None:
-        """Delete the rows of lines in which two looks have found no job for a while."""
+        """Delete the rows of lines in which two looks found no job, if nobody has written the row since
+        the first one (protocol rule 27: the row before the record). The time between the looks is
+        this loop's own: other clocks may be wrong.
+        """
         ctx = self._ctx
         for tenant, line in list(queue.lines.items()):
             if not queue.heads[tenant].is_empty:
                 queue.empty_since.pop(tenant, None)
                 continue
-            since = queue.empty_since.setdefault(tenant, now)
-            if now - line.touched_at < QUIET_MS or now - since < ROWS_MS:
+            read_at = queue.heads[tenant].read_at
+            since = queue.empty_since.setdefault(tenant, read_at)
+            if read_at - since < QUIET_MS:
                 continue
             if await ctx.offload(ctx.lines.remove, line):
                 del queue.lines[tenant], queue.heads[tenant], queue.empty_since[tenant]
                 queue.fair.leave(tenant)
+            else:
+                queue.heads[tenant].is_empty = False
+                queue.empty_since.pop(tenant)
         if not queue.lines:
             del self._queues[queue.cause]
 
@@ -274,6 +420,8 @@ class ShardLoop:
         queue.saved_at = now
 
 
-async def serve_shard(ctx: SchedulingContext, number: int, until: Ms) -> None:
-    """Serve a shard of the scheduler; see `ShardLoop.run`."""
-    await ShardLoop(ctx, number, until).run()
+async def serve_shard(ctx: SchedulingContext, message: ShardMessage, until: Ms) -> None:
+    """Serve the shard that a message names, if the message counts; see `ShardLoop.run`."""
+    shard = await ctx.offload(ctx.lines.shard, message.shard)
+    if message.counts(shard, ctx.clock.now()):
+        await ShardLoop(ctx, message.shard, until).run()

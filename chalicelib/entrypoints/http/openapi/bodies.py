@@ -206,13 +206,14 @@ REQUEST_BODIES: dict[str, str] = {
     "POST /uploads": "Upload",
     "POST /circuits/{model}/open": "CircuitReason",
     "POST /circuits/{model}/close": "CircuitReason",
+    "PUT /limits/tenants/{tenant}": "TenantLimits",
     "POST /webhooks/rotate": "Nothing",
     "PUT /webhooks/addresses": "WebhookAddresses",
     "POST /webhooks/test": "WebhookTest",
     "POST /batches": "BatchSubmission",
     "POST /batches/{batch_id}/retry-failed": "RetryFailed",
 }
-REQUIRED_BODIES = frozenset(["Submission", "Change", "Bulk.request", "FailedJobs", "Upload", "WebhookTest"])
+REQUIRED_BODIES = frozenset(["Submission", "Change", "Bulk.request", "FailedJobs", "Upload", "WebhookTest", "TenantLimits"])
 FILE_TYPES = [kind for kind in CONTENT_TYPES if kind != FORM]
 REQUEST_SCHEMAS: dict[str, Schema] = {
     "SubmissionFields": closed(SUBMISSION_FIELDS),
@@ -224,6 +225,7 @@ REQUEST_SCHEMAS: dict[str, Schema] = {
     "StreamTicket": TICKET,
     "Upload": closed({"content_type": optional({"enum": FILE_TYPES}), "size": schemas.UPLOAD["properties"]["size"]}, required=["size"]),
     "CircuitReason": schemas.CIRCUIT,
+    "TenantLimits": schemas.TENANT_LIMITS,
     "Nothing": schemas.NOTHING,
     "WebhookAddresses": ADDRESSES,
     "WebhookTest": WEBHOOK_TEST,

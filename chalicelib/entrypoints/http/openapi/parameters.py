@@ -66,6 +66,7 @@ PATH: dict[str, Schema] = {
     "delivery_id": {"type": "string", "pattern": "^dlv_[A-Za-z0-9_-]{1,90}$"},
     "name": {"type": "string", "pattern": "^[a-z_]{1,64}$"},
     "model": {"type": "string", "pattern": r"^[!-~]{1,128}$", "description": "Encoded for a path."},
+    "tenant": {"type": "string", "pattern": r"^[!-~]{1,128}$", "description": "Encoded for a path."},
 }
 HEADERS: dict[str, Schema] = {
     "Idempotency-Key": {"type": "string", "minLength": 1, "maxLength": 255},
