@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         Jobs,
         JobSpecs,
         Leases,
+        Pauses,
         RequestCounters,
         ResponseCache,
         Results,
@@ -164,6 +165,12 @@ class DynamoStores:
         from chalicelib.adapters.dynamodb.circuit_breakers import DynamoCircuitBreakers
 
         return DynamoCircuitBreakers(self.stage)
+
+    @cached_property
+    def pauses(self) -> Pauses:
+        from chalicelib.adapters.dynamodb.limits.pauses import DynamoPauses
+
+        return DynamoPauses(self.stage)
 
     @cached_property
     def cache(self) -> ResponseCache:

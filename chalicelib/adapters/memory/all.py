@@ -19,7 +19,7 @@ from chalicelib.adapters.memory.files import MemoryJobFiles, MemoryUploads
 from chalicelib.adapters.memory.job_data import MemoryChunks, MemoryJobData, MemoryJobSpecs, MemoryResults
 from chalicelib.adapters.memory.jobs import MemoryJobs
 from chalicelib.adapters.memory.leases import MemoryLeases
-from chalicelib.adapters.memory.limits import MemoryCircuitBreakers, MemoryRequestCounters, MemorySemaphores, MemoryTypeLimiters
+from chalicelib.adapters.memory.limits import MemoryCircuitBreakers, MemoryPauses, MemoryRequestCounters, MemorySemaphores, MemoryTypeLimiters
 from chalicelib.adapters.memory.notifications import (
     MemoryDeliveries,
     MemoryEmailSender,
@@ -51,7 +51,7 @@ class InMemoryAdapters:
     subscriptions: MemorySubscriptions = field(default_factory=MemorySubscriptions)
     tickets: MemoryTickets = field(default_factory=MemoryTickets)
     leases: MemoryLeases = field(default_factory=MemoryLeases)
-    circuit_breakers: MemoryCircuitBreakers = field(default_factory=MemoryCircuitBreakers)
+    pauses: MemoryPauses = field(default_factory=MemoryPauses)
     cache: MemoryResponseCache = field(default_factory=MemoryResponseCache)
     throughput: MemoryThroughputStats = field(default_factory=MemoryThroughputStats)
     bulk_operations: MemoryBulkOperations = field(default_factory=MemoryBulkOperations)
@@ -71,11 +71,13 @@ class InMemoryAdapters:
     notification_settings: MemoryNotificationSettings = field(default_factory=MemoryNotificationSettings)
     webhook_client: MemoryWebhookClient = field(default_factory=MemoryWebhookClient)
     email: MemoryEmailSender = field(default_factory=MemoryEmailSender)
+    circuit_breakers: MemoryCircuitBreakers = field(init=False)
     connections: MemoryConnections = field(init=False)
     queues: MemoryQueues = field(init=False)
     job_data: MemoryJobData = field(init=False)
 
     def __post_init__(self) -> None:
+        self.circuit_breakers = MemoryCircuitBreakers(self.pauses)
         self.connections = MemoryConnections(self.semaphores)
         self.queues = MemoryQueues(self.clock)
         self.job_data = MemoryJobData(self.job_specs, self.chunks, self.results, self.subscriptions, self.dependencies, self.job_files)
