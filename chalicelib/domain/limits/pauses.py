@@ -25,7 +25,9 @@ from chalicelib.domain.jobs.job import Job
 from chalicelib.domain.limits.causes import CauseKind, cause_of
 from chalicelib.domain.units import DAY_MS, Ms
 
-MAX_PAUSES = 20  # of a tenant, and of those for everybody, without batches: every worker reads them
+# Of a tenant, and of those for everybody, without batches: every worker reads them. Those that a
+# tenant has made, and those that an operator of all tenants has made for it, count apart.
+MAX_PAUSES = 20
 MAX_BATCH_PAUSES = 20  # of a tenant
 MAX_REASON_LENGTH = 200  # code points
 MAX_PAUSE_MS = 366 * DAY_MS  # until the end of a pause that has one
@@ -95,11 +97,6 @@ class Pause:
         """Whether it has ended by itself."""
         return self.until is not None and now >= self.until
 
-    def says(self, reason: str | None, until: Ms | None) -> bool:
-        """Whether a request for this scope with this reason and end asks for no other pause."""
-        return reason in (None, self.reason) and until in (None, self.until)
-
-
 def pause_id(scope: PauseScope, *, by_stage: bool) -> str:
     """Return the id of the pause of a scope by this kind of author."""
     digest = sha256(repr((scope.tenant, scope.text, by_stage)).encode("utf-8", "surrogatepass")).hexdigest()
@@ -119,6 +116,10 @@ def pause_of(target: PauseTarget, pauses: Iterable[Pause], now: Ms) -> Pause | N
 def target_of(job: Job) -> PauseTarget:
     """Return what decides whether a pause covers this job."""
     return PauseTarget(job.id, job.tenant, job.type, job.lane)
+
+
+def _kind(pause: Pause) -> tuple[bool, bool]:
+    return pause.scope.batch is not None, pause.by_stage
 
 
 def _width(scope: PauseScope) -> tuple[bool, ...]:
@@ -176,12 +177,13 @@ def bucket_of(tenant: str) -> str:
 
 
 def add_pause(pauses: tuple[Pause, ...], pause: Pause, now: Ms) -> tuple[Pause, ...] | None:
-    """Add a pause, in place of one with its id, and drop those that are over. None: there are too many."""
+    """Add a pause, in place of one with its id, and drop those that are over. None: there are too many.
+
+    Those by the stage count apart: a tenant cannot keep its operator from pausing it.
+    """
     kept = tuple(one for one in pauses if one.id != pause.id and not one.is_over(now))
-    is_batch = pause.scope.batch is not None
-    if sum((one.scope.batch is not None) == is_batch for one in kept) >= (MAX_BATCH_PAUSES if is_batch else MAX_PAUSES):
-        return None
-    return (*kept, pause)
+    alike = sum(_kind(one) == _kind(pause) for one in kept)
+    return None if alike >= (MAX_BATCH_PAUSES if pause.scope.batch is not None else MAX_PAUSES) else (*kept, pause)
 
 
 def remove_pause(pauses: tuple[Pause, ...], name: str, now: Ms) -> tuple[Pause, ...]:

@@ -140,6 +140,8 @@ def test_a_tenant_has_a_bounded_number_of_pauses_each_kind_for_itself(field: str
 
     assert add_pause(pauses, pause(PauseScope(**{"tenant": "acme", field: "one more"})), NOW) is None
     assert add_pause(pauses, replace(pauses[0], reason="again"), NOW) is not None
+    by_stage = pause(PauseScope(**{"tenant": "acme", field: "one more"}), by_stage=True)
+    assert add_pause(pauses, by_stage, NOW) == (*pauses, by_stage)  # a tenant cannot keep its operator from pausing it
     other = {"type": "batch", "batch": "type"}[field]
     assert add_pause(pauses, pause(PauseScope(**{"tenant": "acme", other: "x"})), NOW) is not None
     assert len(json.dumps([asdict(one) for one in pauses], ensure_ascii=False).encode()) < 32_000
