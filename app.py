@@ -4,7 +4,20 @@ from typing import Any
 
 from chalice import Chalice, Rate
 
-from chalicelib.domain.queues.lanes import DELIVERIES, DELIVERY_CONCURRENCY, HIGH, LOW, NORMAL, TASKS, URGENT, WORK, JobQueue, queue_name
+from chalicelib.domain.queues.lanes import (
+    DELIVERIES,
+    DELIVERY_CONCURRENCY,
+    HIGH,
+    LOW,
+    NORMAL,
+    READY,
+    SCHEDULE,
+    TASKS,
+    URGENT,
+    WORK,
+    JobQueue,
+    queue_name,
+)
 from chalicelib.entrypoints import websocket
 from chalicelib.entrypoints.batch_response import BatchResponse
 from chalicelib.entrypoints.http import middleware
@@ -20,6 +33,8 @@ from chalicelib.entrypoints.triggers import (
     handle_job_changes,
     handle_job_end_schedule,
     handle_lane_messages,
+    handle_line_schedule,
+    handle_schedule_messages,
     handle_sweep,
     handle_task_messages,
 )
@@ -69,6 +84,21 @@ def worker_work(event: Any) -> BatchResponse:
     return handle_lane_messages(WORK, event)
 
 
+@worker_trigger(READY)
+def worker_ready(event: Any) -> BatchResponse:
+    return handle_lane_messages(READY, event)
+
+
+@app.on_sqs_message(
+    queue=queue_name(settings().stage, SCHEDULE),
+    batch_size=1,
+    maximum_concurrency=settings().scheduler_shards + 2,
+    name="run_scheduler",
+)
+def run_scheduler(event: Any) -> BatchResponse:
+    return handle_schedule_messages(event)
+
+
 @app.on_sqs_message(queue=queue_name(settings().stage, DELIVERIES), batch_size=10, maximum_concurrency=DELIVERY_CONCURRENCY, name="deliver")
 def deliver(event: Any) -> BatchResponse:
     return handle_delivery_messages(event)
@@ -98,6 +128,11 @@ def run_tasks(event: Any) -> BatchResponse:
 @app.schedule(Rate(1, unit=Rate.MINUTES), name="sweep")
 def sweep(_event: Any) -> None:
     handle_sweep()
+
+
+@app.schedule(Rate(1, unit=Rate.MINUTES), name="sweep_lines")
+def sweep_lines(event: Any) -> None:
+    handle_line_schedule(event)
 
 
 @app.schedule(Rate(1, unit=Rate.MINUTES), name="sweep_deliveries")

@@ -12,6 +12,7 @@ from ipaddress import ip_network
 _STAGE = re.compile(r"[a-z][a-z0-9-]{0,19}\Z")
 _TYPE_LIMIT = re.compile(r"[a-z][a-z0-9_]*=(-|[0-9]{1,4})/(-|[0-9]{1,4})\Z")
 MAX_TYPE_LIMIT = 1000  # the start times of one minute must fit into one DynamoDB item
+MAX_SHARDS = 16
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 OMITTABLE = ("stream", "stream_options", "store", "prompt_cache_key", "max_output_tokens")
 PROMPT_CACHES = ("organisation", "tenant")
@@ -41,6 +42,7 @@ class Settings:
     webhook_networks: private networks (`10.1.0.0/16`, separated by commas) that webhooks may reach, also without TLS.
     mail_from: the sender address of e-mail, verified in SES. Empty: the stage sends no e-mail.
     report_batch_failures: `true` if the event source of the function takes the ids of failed messages as an answer; set per function.
+    scheduler_shards: loops that serve the lines of held jobs when many causes hold jobs at once, 1 to 16.
     type_limits: replace the limits of job types: `type=concurrency/starts per minute`, such as `export=2/5,general=-/600`. `-`: unlimited.
     """
 
@@ -59,6 +61,7 @@ class Settings:
     webhook_networks: tuple[str, ...] = ()
     mail_from: str | None = None
     report_batch_failures: bool = False
+    scheduler_shards: int = 2
     type_limits: tuple[str, ...] = ()
 
     @classmethod
@@ -94,8 +97,16 @@ class Settings:
             webhook_networks=_networks(env.get("HEADRACE_WEBHOOK_NETWORKS", "")),
             mail_from=env.get("HEADRACE_MAIL_FROM", "").strip() or None,
             report_batch_failures=_flag(env, "HEADRACE_REPORT_BATCH_FAILURES"),
+            scheduler_shards=_shards(env),
             type_limits=_type_limits(env.get("HEADRACE_TYPE_LIMITS", "")),
         )
+
+
+def _shards(env: Mapping[str, str]) -> int:
+    shards = int(_number(env, "HEADRACE_SCHEDULER_SHARDS", Settings.scheduler_shards))
+    if shards > MAX_SHARDS:
+        raise SettingsError(f"HEADRACE_SCHEDULER_SHARDS must be at most {MAX_SHARDS}, not {shards}")
+    return shards
 
 
 def _networks(text: str) -> tuple[str, ...]:

@@ -92,6 +92,14 @@ FUNCTIONS: tuple[Function, ...] = (
         loops="a batch is advanced, and many dependents are released, one message after the other",
     ),
     Function(
+        "run_scheduler",
+        "run_scheduler",
+        lanes.TASK_TIMEOUT,
+        1024,  # it queries lines and sends wake-ups, hundreds a second
+        reports=True,
+        loops="a loop sends the message that wakes the next one, and jobs that it releases may be held again",
+    ),
+    Function(
         "deliver",
         "deliver",
         lanes.TASK_TIMEOUT,
@@ -100,6 +108,7 @@ FUNCTIONS: tuple[Function, ...] = (
         loops="a delivery that failed, or is not yet due, is sent to its queue again",
     ),
     scheduled("sweep", 512),
+    scheduled("sweep_lines", 1024),
     scheduled("sweep_deliveries", 1792),  # a whole vCPU: 3 ms for each delivery
     scheduled("sweep_job_ends", 1024),
     scheduled("sweep_batches", 512),

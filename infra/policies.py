@@ -153,6 +153,27 @@ def _sweep(stage: str) -> list[Statement]:
     ]
 
 
+def _sweep_lines(stage: str) -> list[Statement]:
+    """It ends the jobs that were held too long, and wakes schedulers."""
+    return [
+        _table(stage, "jobs", (*READ, "UpdateItem")),
+        _table(stage, "coordination", ("GetItem", "Query")),
+        _send(stage),
+    ]
+
+
+def _run_scheduler(stage: str) -> list[Statement]:
+    """It reads lines and what they wait for, and changes no job."""
+    return [
+        _table(stage, "jobs", ("GetItem", "Query", "UpdateItem")),  # takes jobs out of the index of lines
+        _table(stage, "coordination", (*READ, *CHANGE, "DeleteItem")),
+        _receive(stage),
+        _send(stage),
+        _measure(stage),
+        _openai_credentials(stage),
+    ]
+
+
 def _sweep_deliveries(stage: str) -> list[Statement]:
     return [_table(stage, "counters", ("BatchGetItem", "DeleteItem", "Query", *CHANGE)), _send(stage)]
 
@@ -197,6 +218,8 @@ _STATEMENTS = {
     "count_jobs": _count_jobs,
     "run_tasks": _run_tasks,
     "sweep": _sweep,
+    "sweep_lines": _sweep_lines,
+    "run_scheduler": _run_scheduler,
     "sweep_deliveries": _sweep_deliveries,
     "sweep_job_ends": _sweep_job_ends,
     "sweep_batches": _sweep_batches,

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         Jobs,
         JobSpecs,
         Leases,
+        Lines,
         Pauses,
         RequestCounters,
         ResponseCache,
@@ -51,6 +52,12 @@ class DynamoStores:
         from chalicelib.adapters.s3.blobs import Blobs
 
         return Blobs(self.stage)
+
+    @cached_property
+    def lines(self) -> Lines:
+        from chalicelib.adapters.dynamodb.lines import DynamoLines
+
+        return DynamoLines(self.stage)
 
     @cached_property
     def jobs(self) -> Jobs:

@@ -216,6 +216,10 @@ class Container(DynamoStores):
         return self.settings.max_lane_depth
 
     @property
+    def scheduler_shards(self) -> int:
+        return self.settings.scheduler_shards
+
+    @property
     def max_long_polls(self) -> int:
         return self.settings.max_long_polls
 

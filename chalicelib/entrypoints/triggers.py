@@ -15,7 +15,7 @@ from chalicelib.consumers.release_dependents import RELEASE_DEPENDENTS, Remainin
 from chalicelib.domain import json_limits
 from chalicelib.domain.errors import HeadraceError, Unavailable
 from chalicelib.domain.execution.deadline import Deadline
-from chalicelib.domain.queues.lanes import TASKS, JobQueue
+from chalicelib.domain.queues.lanes import SCHEDULE, TASKS, JobQueue
 from chalicelib.domain.units import Ms
 from chalicelib.entrypoints.batch_response import BatchResponse, Record, all_processed, deliver_again, handle_each
 from chalicelib.ports import QueueMessage
@@ -23,12 +23,16 @@ from chalicelib.services.batches.advance_batch import advance_batch
 from chalicelib.services.batches.context import ADVANCE_BATCH
 from chalicelib.services.batches.wake_batches import wake_stalled_batches
 from chalicelib.services.jobs.resume_bulk_operations import resume_unfinished
+from chalicelib.services.maintenance.sweep_lines import sweep_lines
 from chalicelib.services.maintenance.sweeper import sweep
 from chalicelib.services.notifications.dispatcher import handle_delivery_message
 from chalicelib.services.notifications.requeue_deliveries import requeue_stalled
+from chalicelib.services.scheduling.scheduler import serve_shard
+from chalicelib.services.scheduling.visits import shard_in
 from chalicelib.services.worker.process_messages import PartialBatchFailure, process_messages
 
 TASK_MARGIN_MS = 30_000  # kept free at the end of a task's function, to finish what has been started
+SCHEDULER_MARGIN_MS = 15_000  # the same of the scheduler
 SCHEDULE_MARGIN_MS = 15_000  # the same of a scheduled function: a call to a store that hangs takes up to 13 s
 
 
@@ -52,6 +56,26 @@ def handle_lane_messages(queue: JobQueue, event: Any) -> BatchResponse:
 def handle_sweep() -> None:
     """Recover jobs, leases and connections that their workers have left behind."""
     sweep(container())
+
+
+def handle_line_schedule(event: Any) -> None:
+    """Look after the lines of held jobs."""
+    ctx = container()
+    sweep_lines(ctx, _deadline(ctx, event, SCHEDULE_MARGIN_MS))
+
+
+def handle_schedule_messages(event: Any) -> BatchResponse:
+    """Serve the shard of the scheduler that a message names, while jobs wait."""
+    ctx = container()
+    return handle_each(ctx, event.to_dict()["Records"], partial(_serve_shard, ctx, _deadline(ctx, event, SCHEDULER_MARGIN_MS)))
+
+
+def _serve_shard(ctx: Container, until: Ms, record: Record) -> None:
+    number = shard_in(record["body"])
+    if number is None:
+        ctx.queues.send_to_dead_letter(SCHEDULE, record["body"], "the message names no shard")
+    else:
+        ctx.worker_loop.run(serve_shard(ctx, number, until))
 
 
 def handle_delivery_schedule(event: Any) -> None:

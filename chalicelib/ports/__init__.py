@@ -24,6 +24,7 @@ from chalicelib.ports.job_data import Chunks, JobData, JobSpecs, Results
 from chalicelib.ports.jobs import IdempotencyRecord, IdempotentResult, JobQuery, Jobs
 from chalicelib.ports.leases import Lease, Leases
 from chalicelib.ports.limits import CircuitBreakers, Pauses, RequestCounters, Semaphores, TypeLimiters
+from chalicelib.ports.lines import Line, Lines, Shard
 from chalicelib.ports.metrics import ThroughputStats
 from chalicelib.ports.notifications import (
     Deliveries,
@@ -73,6 +74,8 @@ __all__ = [
     "Jobs",
     "Lease",
     "Leases",
+    "Line",
+    "Lines",
     "MarkUpdate",
     "ModelRequest",
     "NotificationSettings",
@@ -92,6 +95,7 @@ __all__ = [
     "Results",
     "SecretVersions",
     "Semaphores",
+    "Shard",
     "Sockets",
     "Subscriptions",
     "TextDelta",

@@ -46,6 +46,13 @@ class Queues(Protocol):
             Unavailable: some may not have been sent.
         """
 
+    def send_released(self, queue: str, wake_ups: Sequence[tuple[WakeUp, str]]) -> None:
+        """Send wake-ups, each with its tenant, to a queue, one request for each ten.
+
+        Raises:
+            Unavailable: some may not have been sent.
+        """
+
     def send_task(self, queue: str, body: str, tenant: str, delay: int = 0) -> None:
         """Send a message that is no wake-up to a task queue."""
 

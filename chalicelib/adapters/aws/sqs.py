@@ -62,11 +62,15 @@ class SqsQueues:
         )
 
     def send_many(self, queue: str, wake_ups: Sequence[WakeUp], tenant: str) -> None:
+        self.send_released(queue, [(wake_up, tenant) for wake_up in wake_ups])
+
+    def send_released(self, queue: str, wake_ups: Sequence[tuple[WakeUp, str]]) -> None:
         name = queue_name(self._stage, queue)
         for start in range(0, len(wake_ups), MAX_BATCH):
             chunk = wake_ups[start : start + MAX_BATCH]
             entries = [
-                {"Id": str(at), "MessageBody": one.to_json(), "MessageGroupId": message_group(tenant)} for at, one in enumerate(chunk)
+                {"Id": str(at), "MessageBody": wake_up.to_json(), "MessageGroupId": message_group(tenant)}
+                for at, (wake_up, tenant) in enumerate(chunk)
             ]
             failed = [entry["Code"] for entry in self._call("send_message_batch", name, Entries=entries).get("Failed", [])]
             if failed:

@@ -19,7 +19,14 @@ from chalicelib.adapters.memory.files import MemoryJobFiles, MemoryUploads
 from chalicelib.adapters.memory.job_data import MemoryChunks, MemoryJobData, MemoryJobSpecs, MemoryResults
 from chalicelib.adapters.memory.jobs import MemoryJobs
 from chalicelib.adapters.memory.leases import MemoryLeases
-from chalicelib.adapters.memory.limits import MemoryCircuitBreakers, MemoryPauses, MemoryRequestCounters, MemorySemaphores, MemoryTypeLimiters
+from chalicelib.adapters.memory.limits import (
+    MemoryCircuitBreakers,
+    MemoryPauses,
+    MemoryRequestCounters,
+    MemorySemaphores,
+    MemoryTypeLimiters,
+)
+from chalicelib.adapters.memory.lines import MemoryLines
 from chalicelib.adapters.memory.notifications import (
     MemoryDeliveries,
     MemoryEmailSender,
@@ -74,10 +81,12 @@ class InMemoryAdapters:
     circuit_breakers: MemoryCircuitBreakers = field(init=False)
     connections: MemoryConnections = field(init=False)
     queues: MemoryQueues = field(init=False)
+    lines: MemoryLines = field(init=False)
     job_data: MemoryJobData = field(init=False)
 
     def __post_init__(self) -> None:
         self.circuit_breakers = MemoryCircuitBreakers(self.pauses)
         self.connections = MemoryConnections(self.semaphores)
         self.queues = MemoryQueues(self.clock)
+        self.lines = MemoryLines(self.jobs)
         self.job_data = MemoryJobData(self.job_specs, self.chunks, self.results, self.subscriptions, self.dependencies, self.job_files)

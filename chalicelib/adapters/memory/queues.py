@@ -54,6 +54,10 @@ class MemoryQueues:
         for wake_up in wake_ups:
             self.send(queue, wake_up, tenant)
 
+    def send_released(self, queue: str, wake_ups: Sequence[tuple[WakeUp, str]]) -> None:
+        for wake_up, tenant in wake_ups:
+            self.send(queue, wake_up, tenant)
+
     def send_task(self, queue: str, body: str, tenant: str, delay: int = 0) -> None:
         if not 0 <= delay <= 900:
             raise ValueError(f"SQS delays a message by 0 to 900 seconds, not by {delay}")

@@ -6,7 +6,7 @@ from zlib import crc32
 
 from chalicelib.domain.jobs.job import Job, Status
 from chalicelib.domain.jobs.queue_routing import queue_of
-from chalicelib.domain.limits.causes import cause_mark
+from chalicelib.domain.queues.causes import cause_mark
 from chalicelib.domain.queues.lanes import LANES
 
 DUE_SHARDS = 8  # of each due partition: every job is written to it, and one shard takes 1,000/s

@@ -145,7 +145,7 @@ class Job:
     attempt_model: str | None = None  # fallback model of the latest attempt; None: it uses `model`
     notifies: bool = False  # whether its spec names recipients of a completion notification
     has_dependents: bool = False  # whether other jobs wait, or have waited, for its end
-    # What it waits for in a line while it is held (`limits/causes.py`). None: it stands in no line; a
+    # What it waits for in a line while it is held (`queues/causes.py`). None: it stands in no line; a
     # held job waits for `resume_at` then.
     cause: str | None = None
     tokens: int = 0  # what an attempt is charged against a token rate; 0: unknown, or a task

@@ -8,7 +8,7 @@ measures the depth before a job, or looks for due jobs follows this rule.
 from __future__ import annotations
 
 from chalicelib.domain.jobs.job import Job
-from chalicelib.domain.queues.lanes import WORK
+from chalicelib.domain.queues.lanes import READY, WORK
 
 
 def queue_of(job: Job) -> str:
@@ -27,8 +27,17 @@ def queue_for(lane: str, *, is_task: bool) -> str:
 def may_run(queue: str, job: Job) -> bool:
     """Whether the worker of a queue may run a job.
 
-    The worker of a lane runs the jobs of any lane, because a job may move while its wake-up waits.
+    The worker of a lane runs the jobs of any lane, because a job may move while its wake-up waits;
+    so does that of `ready`.
     It runs no task: the task would share the environment, and the function has no rights for it.
     The worker of `work` runs tasks only: it has no OpenAI key.
     """
     return job.is_task == (queue == WORK.name)
+
+
+def release_queue(lane: str, *, is_task: bool, crashes: int) -> str:
+    """Return the queue of the wake-up of a job that a scheduler releases.
+
+    A job that has crashed goes back to its lane, whose worker runs it alone.
+    """
+    return queue_for(lane, is_task=is_task) if is_task or crashes else READY.name

@@ -37,10 +37,11 @@ class RunNow:
 
 @dataclass(frozen=True, slots=True)
 class WaitUntil:
-    """The job is held and checked again at `when`."""
+    """The job is held: in the line of a cause, or for a time of its own."""
 
-    when: Ms
+    when: Ms | None  # when it may probably continue, or continues by itself; None: unknown, only in a line
     reason: HoldReason
+    cause: str | None = None  # the line in which it waits for its release; None: it continues at `when`
 
 
 Admission = RunNow | WaitUntil

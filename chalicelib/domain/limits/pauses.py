@@ -22,7 +22,7 @@ from zlib import crc32
 
 from chalicelib.domain.ids import batch_id_of_row
 from chalicelib.domain.jobs.job import Job
-from chalicelib.domain.limits.causes import CauseKind, cause_of
+from chalicelib.domain.queues.causes import CauseKind, cause_of
 from chalicelib.domain.units import DAY_MS, Ms
 
 # Of a tenant, and of those for everybody, without batches: every worker reads them. Those that a

@@ -119,6 +119,14 @@ def estimate(
     )
 
 
+def charged_tokens(expected: Estimate, max_tokens: int) -> int:
+    """Return how many tokens OpenAI probably charges a request against the rate limit when it arrives.
+
+    It counts the longest answer that was asked for. The estimate of the input is off by a tenth.
+    """
+    return round(expected.input_tokens * 1.1) + max_tokens
+
+
 def estimate_task(queue: JobQueue, depth: int) -> Estimate:
     """Estimate a job that asks no model: it costs nothing, and its duration is a fixed guess."""
     wait = waiting_ms(queue, depth)

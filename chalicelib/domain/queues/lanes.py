@@ -1,4 +1,4 @@
-"""Define the queues: the four priority lanes, the queue of tasks, and those without jobs.
+"""Define the queues: the four priority lanes, the queues of tasks and of released jobs, and those without jobs.
 
 `infra/` and `app.py` read the same table. Why the lanes have these numbers:
 
@@ -49,14 +49,17 @@ class Lane(JobQueue):
     """One priority, and the queue of its jobs that ask a model."""
 
 
-URGENT = Lane("urgent", batch_size=2, window=0, max_concurrency=120)
-HIGH = Lane("high", batch_size=5, window=0, max_concurrency=125)
-NORMAL = Lane("normal", batch_size=10, window=0, max_concurrency=120)
-LOW = Lane("low", batch_size=10, window=5, max_concurrency=60)
+URGENT = Lane("urgent", batch_size=2, window=0, max_concurrency=110)
+HIGH = Lane("high", batch_size=5, window=0, max_concurrency=100)
+NORMAL = Lane("normal", batch_size=10, window=0, max_concurrency=95)
+LOW = Lane("low", batch_size=10, window=5, max_concurrency=40)
 WORK = JobQueue("work", batch_size=1, window=0, max_concurrency=25, memory=WORK_MEMORY)  # tasks of every lane
 
 LANES: dict[str, Lane] = {lane.name: lane for lane in (URGENT, HIGH, NORMAL, LOW)}
-JOB_QUEUES: dict[str, JobQueue] = {**LANES, WORK.name: WORK}  # every queue of wake-ups
+# Jobs of every lane that a scheduler has released. Behind the backlog of a lane what was taken for them would lapse.
+READY = JobQueue("ready", batch_size=5, window=0, max_concurrency=80)
+HOME_QUEUES: dict[str, JobQueue] = {**LANES, WORK.name: WORK}  # every queue to which jobs belong
+JOB_QUEUES: dict[str, JobQueue] = {**HOME_QUEUES, READY.name: READY}  # every queue of wake-ups
 
 VISIBILITY_TIMEOUT = WORKER_TIMEOUT + 60  # seconds; only against early redelivery
 MAX_RECEIVE_COUNT = 5  # receives before a message becomes a dead letter
@@ -72,7 +75,8 @@ def queue_name(stage: str, queue: str) -> str:
 TASKS = "tasks"  # task messages for many jobs: advance a batch, release the dependents of a parent
 DELIVERIES = "deliveries"  # webhooks and other notifications
 DELIVERY_CONCURRENCY = 10  # environments at once, each with up to ten deliveries
-TASK_QUEUES = (TASKS, DELIVERIES)
+SCHEDULE = "schedule"  # that a shard of the scheduler has lines to serve
+TASK_QUEUES = (TASKS, DELIVERIES, SCHEDULE)
 TASK_TIMEOUT = 120  # seconds; of the functions behind them
 STREAM = "stream"  # has only a dead-letter queue: the change records that could not be read
 

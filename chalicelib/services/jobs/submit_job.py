@@ -31,6 +31,7 @@ from chalicelib.domain.jobs.transitions import (
     spec_ttl,
     waits_for_parents,
 )
+from chalicelib.domain.metrics.estimate import charged_tokens
 from chalicelib.domain.queues.lanes import LANES
 from chalicelib.domain.units import Ms
 from chalicelib.ports import IdempotencyRecord
@@ -211,6 +212,7 @@ def new_job(job_id: str, caller: Caller, submission: Submission, plan: Plan, now
         max_attempts=config.max_attempts,
         estimated_cost=plan.estimate.expected_cost,
         max_cost=plan.estimate.max_cost,
+        tokens=charged_tokens(plan.estimate, plan.spec.config.max_tokens) if not plan.kind.is_task else 0,
         estimated_ms=plan.estimate.duration_ms - plan.estimate.wait_ms,
         tags=submission.tags,
         fallback_models=tuple(config.fallback_models),

@@ -52,6 +52,7 @@ class SweepResult(StrEnum):
     RECLAIMED = "reclaimed"  # queued again after its worker died
     HANDED_OVER = "handed_over"  # another worker resumes the response of the dead one
     ENDED = "ended"  # failed or cancelled after its worker died
+    SCHEDULER_WOKEN = "scheduler_woken"  # a shard with lines that nobody served
     LEASE_ALIVE = "lease_alive"
     LEASE_KEPT = "lease_kept"  # one of its jobs could not be recovered; the next run tries again
     LEASE_REAPED = "lease_reaped"

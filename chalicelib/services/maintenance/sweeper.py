@@ -15,30 +15,23 @@ from functools import partial
 from itertools import zip_longest
 from typing import TypeVar
 
-from chalicelib.domain.errors import Unavailable
-from chalicelib.domain.jobs import transitions
 from chalicelib.domain.jobs.backlog import due_cutoff
-from chalicelib.domain.jobs.job import Job, Status
-from chalicelib.domain.queues.lanes import JOB_QUEUES
+from chalicelib.domain.jobs.job import Job
+from chalicelib.domain.queues.lanes import HOME_QUEUES
 from chalicelib.domain.units import Ms
 from chalicelib.ports import Lease
-from chalicelib.services.dependencies.release_dependents import resolve_dependencies
 from chalicelib.services.load_jobs import load_jobs
-from chalicelib.services.maintenance.context import SweepContext, SweepResult, apply_transition
+from chalicelib.services.maintenance.check_job import ERROR_BACKOFF_MS, LEASE_GRACE_MS, check_job
+from chalicelib.services.maintenance.context import SweepContext, SweepResult
 from chalicelib.services.maintenance.recover_job import recover_job
 from chalicelib.services.streaming.prune_connections import ConnectionState, prune_stale_connections
-from chalicelib.services.update_job import update_job
-from chalicelib.services.wake_up import send_wake_up
 
-LEASE_GRACE_MS = 5_000  # a lease counts as dead only this long after its expiry, because clocks differ
 LOOKAHEAD_MS = 65_000  # jobs due before the next sweep are woken now, with a message delay, so that they start on time
 MAX_PER_PARTITION = 100  # due jobs per index partition and run
 LOAD_BATCH_SIZE = 100
 BUDGET_MS = 40_000  # of the function's 55 s, since a call that hangs takes up to 10 s
 LEASE_BUDGET_MS = 20_000  # limits the time for dead leases, so that many dead workers do not block the due jobs
 CONNECTIONS_DEADLINE_MS = 45_000  # since the start of the run
-UNAVAILABLE_BACKOFF_MS = 30_000  # a job whose store did not answer is checked again in the next run, after the others
-ERROR_BACKOFF_MS = 600_000  # a job whose check failed otherwise will most likely fail again
 
 T = TypeVar("T")
 
@@ -120,7 +113,7 @@ def _check_due_jobs(ctx: SweepContext, leases: Sequence[Lease], deadline: Ms) ->
             break
         jobs: list[Job] = _guarded(ctx, partial(_load_jobs, ctx, ids[start : start + LOAD_BATCH_SIZE]), [], what="jobs")
         for job in jobs:
-            done[SweepResult.DEFERRED if ctx.clock.now() >= deadline else _check_guarded(ctx, job)] += 1
+            done[SweepResult.DEFERRED if ctx.clock.now() >= deadline else check_job(ctx, job)] += 1
     return done
 
 
@@ -128,7 +121,7 @@ def _due_ids(ctx: SweepContext, leases: Sequence[Lease], deadline: Ms) -> list[s
     """Ids of due jobs, interleaved by queue, so that no queue delays another."""
     groups: list[list[str]] = [
         _guarded(ctx, partial[list[str]](_due_ids_of, ctx, queue, leases), [], what=queue or "scheduled")
-        for queue in (None, *JOB_QUEUES)
+        for queue in (None, *HOME_QUEUES)
         if ctx.clock.now() < deadline
     ]
     return [job_id for interleaved in zip_longest(*groups) for job_id in interleaved if job_id is not None]
@@ -145,77 +138,3 @@ def _due_ids_of(ctx: SweepContext, queue: str | None, leases: Sequence[Lease]) -
 
 def _load_jobs(ctx: SweepContext, ids: Sequence[str], *, consistent: bool = False) -> list[Job]:
     return load_jobs(ctx.jobs, ctx.log, ids, ctx.clock.now() + ERROR_BACKOFF_MS, consistent=consistent)
-
-
-def _check_guarded(ctx: SweepContext, job: Job) -> SweepResult:
-    """Check a job; postpone it if the check fails, so that it does not delay the others."""
-    try:
-        return _check_job(ctx, job)
-    except Exception as exc:  # noqa: BLE001 - one bad record must not stop the sweep
-        ctx.log("sweep_step_failed", error=exc, job_id=job.id, tenant=job.tenant)
-        now = ctx.clock.now()
-        until = now + (UNAVAILABLE_BACKOFF_MS if isinstance(exc, Unavailable) else ERROR_BACKOFF_MS)
-        postpone = partial(update_job, ctx.jobs, job, lambda current: transitions.postpone(current, until, now))
-        _guarded(ctx, postpone, None, job_id=job.id, tenant=job.tenant)
-        return SweepResult.FAILED
-
-
-def _check_job(ctx: SweepContext, job: Job) -> SweepResult:
-    """Decide from the record what a due job needs, and do it. Returns what was done."""
-    now = ctx.clock.now()
-    if job.status.is_terminal or job.due_at is None:
-        return SweepResult.NOTHING
-    if job.status is Status.PROCESSING:
-        return _check_worker(ctx, job, now)
-    if now >= job.expires_at and job.started_at is None:
-        return apply_transition(ctx, job, lambda current: _if_same(current, job, transitions.expire(current, now)), SweepResult.EXPIRED)
-    if transitions.give_up(job, now) is not None:
-        return apply_transition(ctx, job, lambda current: transitions.give_up(current, now), SweepResult.GIVEN_UP)
-    if job.due_at > now and not (job.resume_at and transitions.is_claimable(job)):
-        return SweepResult.NOT_DUE
-    if transitions.waits_for_parents(job):
-        return _check_dependencies(ctx, job, now)
-    if transitions.is_claimable(job):
-        return _resend(ctx, job, now)
-    return apply_transition(ctx, job, lambda current: transitions.postpone_check(current, now), SweepResult.CHECKED)
-
-
-def _check_worker(ctx: SweepContext, job: Job, now: Ms) -> SweepResult:
-    if (job.due_at or 0) > now:
-        return SweepResult.NOT_DUE
-    lease_id = transitions.lease_of(job)
-    lease = ctx.leases.get(lease_id)
-    if lease is not None and lease.expires_at + LEASE_GRACE_MS >= now:
-        return apply_transition(ctx, job, lambda current: transitions.postpone_check(current, now), SweepResult.ALIVE)
-    if lease is not None and not ctx.leases.fence(lease):
-        return SweepResult.ALIVE
-    return recover_job(ctx, job, lease_id)
-
-
-def _check_dependencies(ctx: SweepContext, job: Job, now: Ms) -> SweepResult:
-    """Release the job if its parents have ended; the consumer that should have may have died."""
-    resolved = resolve_dependencies(ctx, job)
-    if not transitions.waits_for_parents(resolved):
-        return SweepResult.RELEASED
-    return apply_transition(ctx, resolved, lambda current: transitions.postpone_check(current, now), SweepResult.CHECKED)
-
-
-def _resend(ctx: SweepContext, job: Job, now: Ms) -> SweepResult:
-    """Send the wake-up again.
-
-    Workers drop duplicates (protocol rule 17: resending keeps the generation).
-    """
-    delay = send_wake_up(ctx.queues, job, now)
-    if delay is None:
-        return SweepResult.NOT_DUE
-    later = now + delay * 1000
-    return apply_transition(
-        ctx,
-        job,
-        lambda current: transitions.postpone_check(current, later) if current.generation == job.generation else None,
-        SweepResult.RESENT,
-    )
-
-
-def _if_same(current: Job, job: Job, new: Job) -> Job | None:
-    return new if current.version == job.version else None

@@ -10,7 +10,7 @@ from chalicelib.domain.jobs.job import Job
 from chalicelib.domain.limits.circuit_breaker import CircuitBreaker
 from chalicelib.domain.limits.type_limiter import TypeLimiter
 from chalicelib.domain.units import Ms
-from chalicelib.ports import CircuitBreakers, Leases, Offload, Provider, TypeLimiters
+from chalicelib.ports import CircuitBreakers, Leases, Lines, Offload, Provider, TypeLimiters
 from chalicelib.services.worker.task_context import TaskContext
 
 
@@ -41,6 +41,10 @@ class WorkerContext(TaskContext, Protocol):
     def leases(self) -> Leases: ...
     @property
     def circuit_breakers(self) -> CircuitBreakers: ...
+    @property
+    def lines(self) -> Lines: ...
+    @property
+    def scheduler_shards(self) -> int: ...
     @property
     def type_limiters(self) -> TypeLimiters: ...
     @property

@@ -30,6 +30,7 @@ from chalicelib.services.update_job import update_job
 from chalicelib.services.wake_up import send_wake_up
 from chalicelib.services.worker.admission.api_key_gate import hold_if_not_configured
 from chalicelib.services.worker.admission.circuit_gate import close_on_first_token, record_outcome
+from chalicelib.services.worker.admission.gates import announce_hold, join_line
 from chalicelib.services.worker.admission.refused_fallback import refused_fallback, skip_refused_fallback
 from chalicelib.services.worker.admission.type_limit_gate import release_permit, renew_permit
 from chalicelib.services.worker.attempt import Attempt
@@ -222,6 +223,8 @@ class AttemptRunner:
         (protocol rule 9: no frame before the write).
         """
         ctx, attempt = self._ctx, self.attempt
+        if hold is not None:
+            await join_line(ctx, attempt.job, hold)
         job = await offload_with_retry(ctx, update_job, ctx.jobs, attempt.job, self._end_transition(evaluation, hold))
         if job is None:
             ctx.log("attempt_fenced", job_id=attempt.job.id, attempt=attempt.number)
@@ -231,8 +234,10 @@ class AttemptRunner:
         attempt.finish(job, frames.state(job, ctx.clock.now()))
         self._log_end(job, evaluation)
         try:
-            if job.status in (Status.RETRYING, Status.HELD):
+            if job.status is Status.RETRYING:
                 await ctx.offload(send_wake_up, ctx.queues, job, ctx.clock.now())
+            elif job.status is Status.HELD:
+                await announce_hold(ctx, job)
             await self.broadcaster.sync_writers()
         except Unavailable as exc:  # the record is written: the sweeper wakes the job, and the change stream notifies subscribers
             ctx.log("job_end_not_broadcast", job_id=job.id, attempt=attempt.number, error=exc)
@@ -244,13 +249,13 @@ class AttemptRunner:
     def _end_transition(self, evaluation: Evaluation, hold: WaitUntil | None) -> Callable[[Job], Job | None]:
         """Return the transition of the job record: finish it, or schedule another attempt."""
         ctx, attempt, outcome = self._ctx, self.attempt, evaluation.outcome
-        if hold is not None and hold.reason is HoldReason.RATE_LIMITED and 0 < attempt.job.retry_until < hold.when:
+        if hold is not None and hold.reason is HoldReason.RATE_LIMITED and 0 < attempt.job.retry_until < (hold.when or 0):
             return lambda job: transitions.finish(job, attempt.generation, attempt.owner, outcome, ctx.clock.now())
         if hold is not None:
-            generation, owner, reason, until = attempt.generation, attempt.owner, hold.reason, hold.when
+            generation, owner, reason, until, cause = attempt.generation, attempt.owner, hold.reason, hold.when, hold.cause
             refused = refused_fallback(attempt, evaluation.failure)
             return lambda job: transitions.hold_after_attempt(
-                job, generation, owner, outcome, reason, until, ctx.clock.now(), without=refused
+                job, generation, owner, outcome, reason, until, ctx.clock.now(), without=refused, cause=cause
             )
         if evaluation.failure is not None and not _is_wrong_again(attempt, evaluation):
             policy = RetryPolicy(max_attempts=attempt.job.max_attempts, schedule=attempt.kind.retry_schedule)

@@ -13,31 +13,30 @@ from chalicelib.domain.failures import AttemptFailed, NotConfigured
 from chalicelib.domain.jobs.job import Usage
 from chalicelib.domain.jobs.job_type import JobType
 from chalicelib.domain.limits.admission import HoldReason, WaitUntil
-from chalicelib.domain.units import Ms
+from chalicelib.domain.queues.causes import CauseKind, cause_of
 from chalicelib.ports import ResponseEnded
-from chalicelib.services.worker.admission.circuit_gate import add_jitter
 from chalicelib.services.worker.attempt import Attempt
 from chalicelib.services.worker.context import WorkerContext
 from chalicelib.services.worker.log_events import log_missing_api_key
 
-RECHECK_MS = 300_000  # after how long a job that waits for a key is checked again
+OPENAI = cause_of(CauseKind.OPENAI)
 CACHE_TTL_MS = 15_000  # how long an environment caches whether there is a key
 LOCAL_MODEL = "local"  # the model that results name if the fallback answered
 
 
 async def api_key_gate(ctx: WorkerContext, kind: JobType) -> WaitUntil | None:
-    """Return until when a job of this type waits for an OpenAI key; None if it need not wait.
+    """Return that a job of this type waits for an OpenAI key; None if it need not wait.
 
     A type without instructions asks no model.
     """
     if not kind.instructions or kind.fallback is not None or await _has_key(ctx):
         return None
     log_missing_api_key(ctx)
-    return WaitUntil(_next_check(ctx), HoldReason.OPENAI_NOT_CONFIGURED)
+    return WaitUntil(None, HoldReason.OPENAI_NOT_CONFIGURED, OPENAI)
 
 
 def hold_if_not_configured(ctx: WorkerContext, attempt: Attempt, failure: AttemptFailed | None) -> WaitUntil | None:
-    """Return how long the job waits if its attempt found no OpenAI key, or one that cannot be used
+    """Return that the job waits if its attempt found no OpenAI key, or one that cannot be used
     because of its address or of the worker; None otherwise.
 
     Such an attempt does not count. If it has created a response, which is charged, the job does not
@@ -50,7 +49,7 @@ def hold_if_not_configured(ctx: WorkerContext, attempt: Attempt, failure: Attemp
     if reason is HoldReason.OPENAI_NOT_CONFIGURED:
         ctx.local_state.api_key_present, ctx.local_state.api_key_read_at = False, ctx.clock.now()
     log_missing_api_key(ctx, failure)
-    return WaitUntil(_next_check(ctx), reason)
+    return WaitUntil(None, reason, OPENAI)
 
 
 def answer_with_fallback(ctx: WorkerContext, attempt: Attempt) -> ResponseEnded | None:
@@ -76,7 +75,3 @@ async def _has_key(ctx: WorkerContext) -> bool:
         has_key = await ctx.provider.is_configured()
         state.api_key_present, state.api_key_read_at = has_key, ctx.clock.now()
     return state.api_key_present
-
-
-def _next_check(ctx: WorkerContext) -> Ms:
-    return add_jitter(ctx, ctx.clock.now() + RECHECK_MS)

@@ -31,6 +31,7 @@ from chalicelib.domain.limits.circuit_breaker import (
     origin_of,
     tenant_mark,
 )
+from chalicelib.domain.queues.causes import CauseKind, cause_of
 from chalicelib.domain.units import Ms, rfc3339
 from chalicelib.services.compare_and_swap import update_async
 from chalicelib.services.log import Log
@@ -115,20 +116,22 @@ async def record_outcome(ctx: WorkerContext, attempt: Attempt, failure: AttemptF
 
 
 def _wait_for_circuit(ctx: WorkerContext, attempt: Attempt, breaker: CircuitBreaker | None, *, account: bool) -> WaitUntil | None:
-    """Return how long the job of a failed probe waits, or that of an attempt for which the account was refused."""
+    """Return that the job of a failed probe waits, or that of an attempt for which the account was refused."""
     now, tenant = ctx.clock.now(), tenant_mark(attempt.job.tenant)
     if attempt.job.fallback_models and (breaker is not None or not account):
         return WaitUntil(now, HoldReason.CIRCUIT_OPEN)
     is_closed = breaker is not None and breaker.state is CircuitState.CLOSED and breaker.own_of(tenant) is None
     if is_closed and not account:
         return None
-    retry_at = circuit_rules.retry_at(breaker, tenant, now) if breaker and not is_closed else now + COOL_DOWN_MS
-    return WaitUntil(add_jitter(ctx, retry_at), HoldReason.CIRCUIT_OPEN)
+    if breaker is None or is_closed:  # the circuit does not keep others from asking meanwhile
+        return WaitUntil(add_jitter(ctx, now + COOL_DOWN_MS), HoldReason.CIRCUIT_OPEN)
+    cause = cause_of(CauseKind.CIRCUIT, attempt.spec.config.model)
+    return WaitUntil(circuit_rules.retry_at(breaker, tenant, now), HoldReason.CIRCUIT_OPEN, cause)
 
 
 def _wait_for_limit(ctx: WorkerContext, attempt: Attempt, failure: ProviderRateLimited, breaker: CircuitBreaker | None) -> WaitUntil:
-    """Return how long a job waits whose request was above the rate limit: as long as the provider
-    asks, and as its model is paused.
+    """Return how long a job waits whose request was above the rate limit: in the line of its model
+    while that is paused, else as long as the provider asks.
 
     One with fallback models does not wait for a long pause: the gate chooses another model.
     """
@@ -137,8 +140,9 @@ def _wait_for_limit(ctx: WorkerContext, attempt: Attempt, failure: ProviderRateL
     until = breaker.paused_until or now if breaker is not None and paused else now
     if paused and job.fallback_models and until - now > model_pause.FALLBACK_AFTER_MS:
         return WaitUntil(now, HoldReason.RATE_LIMITED)
-    asked = 0 if paused and failure.retry_after is None else failure.retry_after
-    wait = max(until - now, model_pause.wait_alone(asked, job.attempt - job.tries + 1, ctx.random()))
+    if paused:
+        return WaitUntil(until, HoldReason.RATE_LIMITED, cause_of(CauseKind.RATE, attempt.spec.config.model))
+    wait = model_pause.wait_alone(failure.retry_after, job.attempt - job.tries + 1, ctx.random())
     return WaitUntil(now + wait + model_pause.spread(wait, ctx.random()), HoldReason.RATE_LIMITED)
 
 

@@ -15,17 +15,17 @@ from chalicelib.domain.jobs import transitions
 from chalicelib.domain.jobs.job import Job, Status
 from chalicelib.domain.limits.admission import Admission, HoldReason, RunNow, WaitUntil
 from chalicelib.domain.limits.circuit_breaker import CircuitBreaker, Permission, check_permission, origin_of, retry_at
-from chalicelib.domain.limits.model_pause import FALLBACK_AFTER_MS, is_paused, spread
+from chalicelib.domain.limits.model_pause import FALLBACK_AFTER_MS, is_paused
+from chalicelib.domain.queues.causes import CauseKind, cause_of
 from chalicelib.domain.queues.wakeup import WakeUp
 from chalicelib.services.retrying import offload_with_retry
+from chalicelib.services.scheduling.visits import wake_if_idle
 from chalicelib.services.update_job import update_job
 from chalicelib.services.wake_up import try_send_wake_up
 from chalicelib.services.worker.admission.api_key_gate import api_key_gate
-from chalicelib.services.worker.admission.circuit_gate import acquire_probe, add_jitter, load_circuit_breakers
+from chalicelib.services.worker.admission.circuit_gate import acquire_probe, load_circuit_breakers
 from chalicelib.services.worker.admission.type_limit_gate import acquire_permit, release_permit
 from chalicelib.services.worker.context import WorkerContext
-
-UNKNOWN_TYPE_RECHECK_MS = 120_000  # a deployment takes some minutes
 
 
 async def admit_job(ctx: WorkerContext, job: Job, limiter_lock: asyncio.Lock) -> Admission:
@@ -45,7 +45,7 @@ async def admit_job(ctx: WorkerContext, job: Job, limiter_lock: asyncio.Lock) ->
     try:
         kind = ctx.job_type(job.type)
     except JobTypeNotFound:
-        return WaitUntil(add_jitter(ctx, ctx.clock.now() + UNKNOWN_TYPE_RECHECK_MS), HoldReason.TYPE_UNKNOWN)
+        return WaitUntil(None, HoldReason.TYPE_UNKNOWN, cause_of(CauseKind.CODE, job.type))
     if job.is_resumable:
         return RunNow(job.asked_model)
     if kind.is_task != job.is_task:
@@ -64,7 +64,7 @@ async def admit_job(ctx: WorkerContext, job: Job, limiter_lock: asyncio.Lock) ->
 
 
 async def hold_job(ctx: WorkerContext, wake_up: WakeUp, job: Job, wait: WaitUntil) -> Job | None:
-    """Mark the job as held, then send a delayed wake-up
+    """Mark the job as held, then send a delayed wake-up, or wake the scheduler of its line
     (protocol rule 9: no frame before the write).
 
     Returns: the job record as it is now; None if the wake-up no longer applies to it.
@@ -76,12 +76,27 @@ async def hold_job(ctx: WorkerContext, wake_up: WakeUp, job: Job, wait: WaitUnti
     clock = ctx.clock
 
     def change(seen: Job) -> Job | None:
-        return transitions.hold(seen, wake_up.generation, wait.reason, wait.when, clock.now())
+        return transitions.hold(seen, wake_up.generation, wait.reason, wait.when, clock.now(), wait.cause)
 
+    await join_line(ctx, job, wait)
     held = await offload_with_retry(ctx, update_job, ctx.jobs, job, change)
     if held is not None and held.status is Status.HELD:
-        await ctx.offload(try_send_wake_up, ctx, held)
+        await announce_hold(ctx, held)
     return held
+
+
+async def join_line(ctx: WorkerContext, job: Job, wait: WaitUntil) -> None:
+    """Note that the line has a job, before the job is held in it: no job is in a line that nobody serves."""
+    if wait.cause is not None:
+        await offload_with_retry(ctx, ctx.lines.touch, wait.cause, job.tenant, ctx.clock.now())
+
+
+async def announce_hold(ctx: WorkerContext, held: Job) -> None:
+    """Let a held job be woken: by the scheduler of its line, or by a message for its time."""
+    if held.cause is not None:
+        await ctx.offload(wake_if_idle, ctx, held.cause)
+    else:
+        await ctx.offload(try_send_wake_up, ctx, held)
 
 
 async def _circuit_gate(ctx: WorkerContext, job: Job) -> Admission:
@@ -98,7 +113,7 @@ async def _circuit_gate(ctx: WorkerContext, job: Job) -> Admission:
         circuit = circuits.get(model) or CircuitBreaker(model=model)
         if circuit.paused_until is not None and is_paused(circuit, now):
             remaining = circuit.paused_until - now
-            waits.append(WaitUntil(circuit.paused_until + spread(remaining, ctx.random()), HoldReason.RATE_LIMITED))
+            waits.append(WaitUntil(circuit.paused_until, HoldReason.RATE_LIMITED, cause_of(CauseKind.RATE, model)))
             if remaining <= FALLBACK_AFTER_MS:
                 break
             continue
@@ -108,5 +123,6 @@ async def _circuit_gate(ctx: WorkerContext, job: Job) -> Admission:
         if permission is not Permission.DENIED:
             return RunNow(model, probe=mark if permission is Permission.PROBE else None)
         denied = ctx.local_state.circuit_breakers.get(model, circuit)
-        waits.append(WaitUntil(add_jitter(ctx, retry_at(denied, origin.tenant, now)), HoldReason.CIRCUIT_OPEN))
-    return min(waits, key=lambda wait: wait.when)
+        cause = cause_of(CauseKind.CIRCUIT, model)
+        waits.append(WaitUntil(retry_at(denied, origin.tenant, now), HoldReason.CIRCUIT_OPEN, cause))
+    return min(waits, key=lambda wait: wait.when or 0)

@@ -1,0 +1,131 @@
+"""Lines of held jobs: rows in the table `coordination`, jobs in the index `by_line` of the table `jobs`.
+
+| item | key |
+|---|---|
+| a line | `lines#<bucket>` / `<mark of the cause>#<tenant>` |
+| a shard of the scheduler | `scheduler` / `<number>` |
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+from pynamodb.attributes import NumberAttribute, UnicodeAttribute
+
+from chalicelib.adapters.decoding import decode_readable
+from chalicelib.adapters.dynamodb import client as dynamodb
+from chalicelib.adapters.dynamodb.client import ConditionFailed, IntAttribute, Item, bound, decoded
+from chalicelib.adapters.dynamodb.jobs.item import JobItem
+from chalicelib.domain.jobs.index_keys import line_key
+from chalicelib.domain.jobs.job import Job
+from chalicelib.domain.limits.held_job import HeldJob
+from chalicelib.domain.queues.causes import bucket_of, cause_mark
+from chalicelib.domain.units import DAY_MS, Ms
+from chalicelib.ports import Line, Shard
+
+ROW_TTL_MS = 40 * DAY_MS  # only cleans up: longer than a job is held without being held anew
+SHARDS = "scheduler"
+
+
+class LineItem(Item):
+    pk = UnicodeAttribute(hash_key=True)
+    sk = UnicodeAttribute(range_key=True)
+    cause = UnicodeAttribute()
+    tenant = UnicodeAttribute(attr_name="t")
+    touched_at = IntAttribute(attr_name="at")
+    position = NumberAttribute(null=True, attr_name="pos")
+    ttl = IntAttribute()
+
+
+class ShardItem(Item):
+    pk = UnicodeAttribute(hash_key=True)
+    sk = UnicodeAttribute(range_key=True)
+    owner = UnicodeAttribute()
+    until = IntAttribute(attr_name="exp")
+    ttl = IntAttribute()
+
+
+class DynamoLines:
+    """Units: 1 to write a row or a shard, 1 for each 4 KB of rows (some forty), 0.5 for each 4 KB of
+    held jobs (some fifteen).
+    """
+
+    def __init__(self, stage: str) -> None:
+        self._rows = bound(LineItem, stage, "coordination")
+        self._shards = bound(ShardItem, stage, "coordination")
+        self._jobs = bound(JobItem, stage, "jobs")
+
+    def touch(self, cause: str, tenant: str, now: Ms) -> None:
+        rows = self._rows
+        values = [rows.cause.set(cause), rows.tenant.set(tenant), rows.touched_at.set(now), rows.ttl.set((now + ROW_TTL_MS) // 1000)]
+        dynamodb.update(self._row(cause, tenant), values)
+
+    def rows(self, bucket: int) -> list[Line]:
+        return list(decode_readable(self._rows.query(f"lines#{bucket}", consistent_read=True), _line_of))
+
+    def held(self, cause: str, tenant: str, limit: int, after: str | None = None) -> list[HeldJob]:
+        beyond = self._jobs.g_lk > after if after is not None else None
+        found = self._jobs.by_line.query(line_key(tenant, cause), beyond, limit=limit, page_size=limit)
+        return list(decode_readable(found, _held_job_of))
+
+    def remove(self, line: Line) -> bool:
+        try:
+            dynamodb.delete(self._row(line.cause, line.tenant), self._rows.touched_at == line.touched_at)
+        except ConditionFailed as failed:
+            return failed.item is None
+        return True
+
+    def save_position(self, line: Line, position: float) -> None:
+        with suppress(ConditionFailed):
+            dynamodb.update(self._row(line.cause, line.tenant), [self._rows.position.set(position)], self._rows.pk.exists())
+
+    def forget(self, job: Job) -> None:
+        with suppress(ConditionFailed):
+            dynamodb.update(self._jobs(job.id), [self._jobs.g_l.remove(), self._jobs.g_lk.remove()], self._jobs.version == job.version)
+
+    def shard(self, number: int) -> Shard | None:
+        item = dynamodb.get(self._shards, SHARDS, str(number))
+        return _shard_of(item) if item else None
+
+    def acquire_shard(self, shard: Shard, now: Ms) -> bool:
+        item = self._shards(SHARDS, str(shard.number), owner=shard.owner, until=shard.until, ttl=(now + DAY_MS) // 1000)
+        free = self._shards.pk.does_not_exist() | (self._shards.owner == shard.owner) | (self._shards.until <= now)
+        try:
+            dynamodb.put(item, free)
+        except ConditionFailed:
+            return False
+        return True
+
+    def release_shard(self, shard: Shard) -> None:
+        with suppress(ConditionFailed):
+            dynamodb.delete(self._shards(SHARDS, str(shard.number)), self._shards.owner == shard.owner)
+
+    def _row(self, cause: str, tenant: str) -> LineItem:
+        return self._rows(f"lines#{bucket_of(cause)}", f"{cause_mark(cause)}#{tenant}")
+
+
+@decoded
+def _line_of(item: LineItem) -> Line:
+    position = float(item.position) if item.position is not None else None
+    return Line(cause=item.cause, tenant=item.tenant, touched_at=item.touched_at, position=position)
+
+
+@decoded
+def _shard_of(item: ShardItem) -> Shard:
+    return Shard(number=int(item.sk), owner=item.owner, until=item.until)
+
+
+def _held_job_of(item: JobItem) -> HeldJob:
+    return HeldJob(
+        job_id=item.id,
+        generation=item.generation,
+        tenant=item.tenant,
+        user=item.user,
+        type=item.type,
+        lane=item.lane,
+        model=item.model,
+        queued_at=item.queued_at,
+        tokens=item.tokens or 0,
+        crashes=item.crashes or 0,
+        place=item.g_lk or "",
+    )

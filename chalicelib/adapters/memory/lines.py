@@ -1,0 +1,99 @@
+"""Lines of held jobs in memory."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+
+from chalicelib.adapters.memory.jobs import MemoryJobs
+from chalicelib.domain.jobs.index_keys import place_in_line
+from chalicelib.domain.jobs.job import Job
+from chalicelib.domain.limits.held_job import HeldJob
+from chalicelib.domain.queues.causes import bucket_of
+from chalicelib.domain.units import Ms
+from chalicelib.ports import Line, Shard
+
+
+class MemoryLines:
+    """The index is computed from the records of `MemoryJobs`.
+
+    Tests may use `lines`, the rows by cause and tenant, and `stale`, records that an earlier version
+    left in the index, by their ids.
+    """
+
+    def __init__(self, jobs: MemoryJobs) -> None:
+        self.lines: dict[tuple[str, str], Line] = {}
+        self.stale: dict[str, Job] = {}
+        self.shards: dict[int, Shard] = {}
+        self._jobs = jobs
+        self._lock = threading.Lock()
+
+    def touch(self, cause: str, tenant: str, now: Ms) -> None:
+        with self._lock:
+            seen = self.lines.get((cause, tenant))
+            position = seen.position if seen is not None else None
+            self.lines[cause, tenant] = Line(cause=cause, tenant=tenant, touched_at=now, position=position)
+
+    def rows(self, bucket: int) -> list[Line]:
+        with self._lock:
+            return sorted(
+                (line for line in self.lines.values() if bucket_of(line.cause) == bucket), key=lambda line: (line.cause, line.tenant)
+            )
+
+    def held(self, cause: str, tenant: str, limit: int, after: str | None = None) -> list[HeldJob]:
+        records = {**self.stale, **{job.id: job for job in list(self._jobs.records.values()) if job.is_in_line}}
+        jobs = [job for job in records.values() if job.cause == cause and job.tenant == tenant]
+        found = sorted((place_in_line(job), job) for job in jobs if after is None or place_in_line(job) > after)
+        return [_held_job_of(job, place) for place, job in found[:limit]]
+
+    def remove(self, line: Line) -> bool:
+        with self._lock:
+            stored = self.lines.get((line.cause, line.tenant))
+            if stored is not None and stored.touched_at != line.touched_at:
+                return False
+            self.lines.pop((line.cause, line.tenant), None)
+            return True
+
+    def save_position(self, line: Line, position: float) -> None:
+        with self._lock:
+            stored = self.lines.get((line.cause, line.tenant))
+            if stored is not None:
+                self.lines[line.cause, line.tenant] = replace(stored, position=position)
+
+    def forget(self, job: Job) -> None:
+        with self._lock:
+            self.stale.pop(job.id, None)
+
+    def shard(self, number: int) -> Shard | None:
+        with self._lock:
+            return self.shards.get(number)
+
+    def acquire_shard(self, shard: Shard, now: Ms) -> bool:
+        with self._lock:
+            stored = self.shards.get(shard.number)
+            if stored is not None and stored.owner != shard.owner and stored.until > now:
+                return False
+            self.shards[shard.number] = shard
+            return True
+
+    def release_shard(self, shard: Shard) -> None:
+        with self._lock:
+            stored = self.shards.get(shard.number)
+            if stored is not None and stored.owner == shard.owner:
+                del self.shards[shard.number]
+
+
+def _held_job_of(job: Job, place: str) -> HeldJob:
+    return HeldJob(
+        job_id=job.id,
+        generation=job.generation,
+        tenant=job.tenant,
+        user=job.user,
+        type=job.type,
+        lane=job.lane,
+        model=job.model,
+        queued_at=job.queued_at,
+        tokens=job.tokens,
+        crashes=job.crashes,
+        place=place,
+    )

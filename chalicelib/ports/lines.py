@@ -1,0 +1,67 @@
+"""Lines of held jobs, and the shards of the scheduler that serves them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from chalicelib.domain.jobs.job import Job
+from chalicelib.domain.limits.held_job import HeldJob
+from chalicelib.domain.units import Ms
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """That a tenant has, or had a moment ago, jobs that are held for a cause."""
+
+    cause: str
+    tenant: str
+    touched_at: Ms  # when a job was last held in it
+    position: float | None = None  # its virtual time in the fair queue of the cause; None: not stored yet
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shard:
+    """A shard of the scheduler: which loop serves it, and until when that loop is alive."""
+
+    number: int
+    owner: str
+    until: Ms
+
+
+class Lines(Protocol):
+    """Stores which lines there are, and reads the jobs in them from an index of the job records.
+
+    The row of a line is written before the record of a job that is held in it, so a line with a job
+    always has a row. The index follows the records a moment later.
+    """
+
+    def touch(self, cause: str, tenant: str, now: Ms) -> None:
+        """Note that a job is about to be held. One request."""
+
+    def rows(self, bucket: int) -> list[Line]:
+        """Return the lines of a bucket, read consistently; not those that cannot be read. One request for each 1 MB."""
+
+    def held(self, cause: str, tenant: str, limit: int, after: str | None = None) -> list[HeldJob]:
+        """Return the first jobs of a line, in their order, `after` a place. One request."""
+
+    def remove(self, line: Line) -> bool:
+        """Delete the row of a line if no job has been held in it since it was read. Returns whether it is gone."""
+
+    def save_position(self, line: Line, position: float) -> None:
+        """Store the virtual time of a tenant in a line, if its row exists."""
+
+    def forget(self, job: Job) -> None:
+        """Take a job out of the index that is in no line any more, if it is unchanged since it was read.
+
+        An earlier version of the code, which knows no lines, leaves it there when it claims a job.
+        """
+
+    def shard(self, number: int) -> Shard | None:
+        """Return who serves a shard, read consistently; None: it was never served, or is released."""
+
+    def acquire_shard(self, shard: Shard, now: Ms) -> bool:
+        """Take or renew a shard, unless another owner serves it now. Repeatable."""
+
+    def release_shard(self, shard: Shard) -> None:
+        """Give up a shard that this owner serves."""

@@ -1,0 +1,79 @@
+"""Look after the lines of held jobs: that each has a scheduler, and that late jobs end.
+
+Runs every minute. It looks at lines and not at jobs, so a million held jobs cost nothing while they
+wait. A job in a line is due only when it may wait no longer.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from functools import partial
+from typing import Protocol
+
+from chalicelib.domain.errors import Unavailable
+from chalicelib.domain.jobs.index_keys import IN_LINE
+from chalicelib.domain.queues.causes import BUCKETS, kind_of, shard_of
+from chalicelib.domain.units import Ms
+from chalicelib.ports import Line, ParallelMap
+from chalicelib.services.load_jobs import load_jobs
+from chalicelib.services.maintenance.check_job import ERROR_BACKOFF_MS, check_job
+from chalicelib.services.maintenance.context import SweepContext, SweepResult
+from chalicelib.services.scheduling.context import LineContext
+from chalicelib.services.scheduling.visits import SELF_SERVED, wake_shard
+
+PAGE_SIZE = 200  # late jobs of each index shard that are read together
+CHUNK = 100  # jobs between two looks at the clock
+
+
+class LineSweepContext(SweepContext, LineContext, Protocol):
+    """What looking after the lines needs."""
+
+    @property
+    def parallel_map(self) -> ParallelMap: ...
+
+
+def sweep_lines(ctx: LineSweepContext, until: Ms) -> Counter[SweepResult]:
+    """Wake the shards whose lines nobody serves, then end the jobs that have waited too long.
+
+    Returns how often each result occurred; errors are logged and never raised.
+    """
+    done: Counter[SweepResult] = Counter()
+    try:
+        done[SweepResult.SCHEDULER_WOKEN] += _wake_idle_shards(ctx)
+        done += _end_late_jobs(ctx, until)
+    except Unavailable as exc:
+        ctx.log("sweep_step_failed", error=exc, what="lines")
+    done = +done
+    if done:
+        ctx.log("lines_swept", **{result.value: count for result, count in done.items()})
+    return done
+
+
+def _wake_idle_shards(ctx: LineSweepContext) -> int:
+    """Wake each shard with a line whose lease is over. Returns how many."""
+    lines: list[Line] = [line for rows in ctx.parallel_map(ctx.lines.rows, range(BUCKETS)) for line in rows]
+    numbers = {shard_of(line.cause, ctx.scheduler_shards) for line in lines if kind_of(line.cause) is not SELF_SERVED}
+    now, woken = ctx.clock.now(), 0
+    for number in sorted(numbers):
+        shard = ctx.lines.shard(number)
+        if shard is None or shard.until <= now:
+            wake_shard(ctx, number, now)
+            woken += 1
+    return woken
+
+
+def _end_late_jobs(ctx: LineSweepContext, until: Ms) -> Counter[SweepResult]:
+    """Check the jobs that are due, until none is left or the time is over."""
+    done: Counter[SweepResult] = Counter()
+    tried: set[str] = set()  # the index may still list a job that has just ended
+    while (now := ctx.clock.now()) < until:
+        ids = [job_id for job_id in ctx.jobs.due(IN_LINE, now, PAGE_SIZE) if job_id not in tried]
+        if not ids:
+            break
+        tried.update(ids)
+        for start in range(0, len(ids), CHUNK):
+            if ctx.clock.now() >= until:
+                break
+            jobs = load_jobs(ctx.jobs, ctx.log, ids[start : start + CHUNK], now + ERROR_BACKOFF_MS, consistent=True)
+            done.update(ctx.parallel_map(partial(check_job, ctx), jobs))
+    return done

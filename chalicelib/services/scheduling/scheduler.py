@@ -1,0 +1,279 @@
+"""Release held jobs: one loop for each shard of causes, which runs only while jobs wait.
+
+A loop serves its shard under a lease. In each round it looks at the causes that may be over, takes
+the next jobs of their lines in a fair order, and sends their wake-ups to the queue `ready`. A
+release writes no record: the generation stays, so a job that is released twice is claimed once, and
+one whose wake-up is lost is still in its line and is released again.
+
+A loop that finds no line gives up its lease and reads the lines once more. One whose causes cannot
+be over for a while sends itself a message for that time and ends. One that dies is followed by the
+next within half a minute, because it has sent a delayed message ahead; and the sweep wakes each
+shard that has lines and no loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from chalicelib.domain.errors import Unavailable
+from chalicelib.domain.jobs.job_type import NO_MODEL
+from chalicelib.domain.jobs.queue_routing import release_queue
+from chalicelib.domain.limits.fair_queue import FairQueue
+from chalicelib.domain.limits.held_job import HeldJob
+from chalicelib.domain.queues.causes import BUCKETS, CauseKind, kind_of
+from chalicelib.domain.queues.lanes import READY
+from chalicelib.domain.queues.wakeup import Grant, WakeUp
+from chalicelib.domain.units import Ms
+from chalicelib.ports import Line, Shard
+from chalicelib.services.scheduling.context import SchedulingContext
+from chalicelib.services.scheduling.heads import Heads
+from chalicelib.services.scheduling.openings import ROUND_MS, Facts, Opening, Trials, opening_of
+from chalicelib.services.scheduling.visits import SELF_SERVED, wake_shard
+
+LEASE_MS, RENEW_SECONDS = 6_000, 2.0
+SAFE_MS = 2_000  # a loop whose lease ends sooner releases nothing
+RUN_MS = 100_000  # of one invocation; the next one continues
+NET_MS, NET_DELAY_MS = 20_000, 25_000  # how often a loop sends itself a message, and with which delay: it finds the loop alive, or goes on
+ROWS_MS = 2_000  # how often the lines are read
+FACTS_MS = 1_000  # how often the facts about causes are read
+QUIET_MS = 30_000  # after the last job was held, and after two looks that found none, the row of a line is deleted
+SLEEP_MS = 20_000  # a loop ends if no cause can be over sooner
+MAX_TENANTS = 32  # of a cause that are looked at in one round
+MAX_READY = 100  # messages in the queue `ready`, with which nothing more is released
+SUSPICIOUS_RELEASES = 3  # after so many releases the record of a job is read: perhaps it is in no line any more
+POSITION_MS = 10_000  # how often the virtual times of a cause are stored
+
+
+@dataclass(slots=True)
+class _Queue:
+    """The lines of one cause, as a loop knows them."""
+
+    cause: str
+    lines: dict[str, Line] = field(default_factory=dict)  # by tenant
+    heads: dict[str, Heads] = field(default_factory=dict)
+    fair: FairQueue = field(default_factory=FairQueue)
+    trials: Trials = field(default_factory=Trials)
+    probed: dict[str, Ms] = field(default_factory=dict)
+    empty_since: dict[str, Ms] = field(default_factory=dict)  # tenant: when its line was first found empty
+    next_at: Ms = 0
+    saved_at: Ms = 0
+
+    def refresh(self, lines: Iterable[Line]) -> None:
+        self.lines = {line.tenant: line for line in lines}
+        for tenant, line in self.lines.items():
+            self.heads.setdefault(tenant, Heads())
+            self.fair.join(tenant, position=line.position)
+        for tenant in set(self.heads) - set(self.lines):
+            del self.heads[tenant]
+            self.empty_since.pop(tenant, None)
+            self.fair.leave(tenant)
+
+    def touched(self) -> dict[str, Ms]:
+        return {tenant: line.touched_at for tenant, line in self.lines.items()}
+
+
+class ShardLoop:
+    """One invocation that serves a shard."""
+
+    def __init__(self, ctx: SchedulingContext, number: int, until: Ms) -> None:
+        self._ctx, self._number = ctx, number
+        self._until = min(until, ctx.clock.now() + RUN_MS)
+        self._shard = Shard(number=number, owner=ctx.new_id(), until=0)
+        self._queues: dict[str, _Queue] = {}
+        self._facts, self._facts_at = Facts(), 0
+        self._rows_at, self._net_at = 0, 0
+        self._sent: list[Ms] = []  # when wake-ups were sent that the depth of the queue does not show yet
+
+    async def run(self) -> None:
+        """Serve the shard until nothing waits, nothing can start for a while, or the time is over. Nothing
+        is done if another loop serves it.
+        """
+        if not await self._renew():
+            return
+        heartbeat = asyncio.create_task(self._keep_lease())
+        try:
+            await self._serve()
+        finally:
+            heartbeat.cancel()
+            await asyncio.gather(heartbeat, return_exceptions=True)
+
+    async def _serve(self) -> None:
+        ctx = self._ctx
+        while (now := ctx.clock.now()) < self._until:
+            if now >= self._net_at:
+                await ctx.offload(wake_shard, ctx, self._number, now + NET_DELAY_MS)
+                self._net_at = now + NET_MS
+            await self._read_lines(now)
+            if not self._queues and await self._end():
+                return
+            await self._visit_all()
+            next_at = min((queue.next_at for queue in self._queues.values()), default=now)
+            if next_at > ctx.clock.now() + SLEEP_MS and await self._end():
+                await ctx.offload(wake_shard, ctx, self._number, next_at)
+                return
+            await asyncio.sleep(ROUND_MS / 1000)
+        await ctx.offload(ctx.lines.release_shard, self._shard)
+        await ctx.offload(wake_shard, ctx, self._number, ctx.clock.now())
+
+    async def _end(self) -> bool:
+        """Give up the lease, then look once more: whoever held a job meanwhile saw the lease, or is seen now.
+
+        Returns: whether the loop may end, because there is no line that it has not looked at.
+        """
+        ctx, known = self._ctx, set(self._queues)
+        await ctx.offload(ctx.lines.release_shard, self._shard)
+        await self._read_lines(ctx.clock.now(), again=True)
+        return self._queues.keys() <= known or not await self._renew()
+
+    async def _renew(self) -> bool:
+        ctx, now = self._ctx, self._ctx.clock.now()
+        shard = Shard(number=self._number, owner=self._shard.owner, until=now + LEASE_MS)
+        if not await ctx.offload(ctx.lines.acquire_shard, shard, now):
+            return False
+        self._shard = shard
+        return True
+
+    async def _keep_lease(self) -> None:
+        while True:
+            await asyncio.sleep(RENEW_SECONDS)
+            try:
+                if not await self._renew():
+                    self._until = 0  # another loop serves the shard
+            except Unavailable as exc:
+                self._ctx.log("scheduler_lease_not_renewed", shard=self._number, error=exc)
+
+    async def _read_lines(self, now: Ms, *, again: bool = False) -> None:
+        """Read which lines there are, every two seconds."""
+        ctx = self._ctx
+        if not again and now - self._rows_at < ROWS_MS:
+            return
+        buckets = range(self._number, BUCKETS, ctx.scheduler_shards)
+        rows = [line for lines in await asyncio.gather(*(ctx.offload(ctx.lines.rows, bucket) for bucket in buckets)) for line in lines]
+        by_cause: dict[str, list[Line]] = {}
+        for line in rows:
+            if kind_of(line.cause) is not SELF_SERVED:
+                by_cause.setdefault(line.cause, []).append(line)
+        self._queues = {cause: self._queues.get(cause) or _Queue(cause) for cause in by_cause}
+        for cause, lines in by_cause.items():
+            self._queues[cause].refresh(lines)
+        self._rows_at = now
+
+    async def _read_facts(self, now: Ms) -> None:
+        if now - self._facts_at < FACTS_MS:
+            return
+        ctx = self._ctx
+        circuits = await ctx.offload(ctx.circuit_breakers.all)
+        needs_key = any(kind_of(cause) is CauseKind.OPENAI for cause in self._queues)
+        has_key = needs_key and await ctx.provider.is_configured()
+        self._facts, self._facts_at = Facts({circuit.model: circuit for circuit in circuits}, has_key), now
+
+    async def _visit_all(self) -> None:
+        ctx, now = self._ctx, self._ctx.clock.now()
+        await self._read_facts(now)
+        for queue in list(self._queues.values()):
+            try:
+                await self._visit(queue)
+            except Unavailable as exc:  # of one cause must not stop the others
+                queue.next_at = now + FACTS_MS
+                ctx.log("line_not_served", cause=queue.cause, error=exc)
+
+    async def _visit(self, queue: _Queue) -> None:
+        """Release the jobs of a cause that may start now, and delete the rows of lines that are empty."""
+        ctx, now = self._ctx, self._ctx.clock.now()
+        opening = opening_of(ctx, self._facts, queue.cause, queue.trials, queue.touched(), queue.probed, now)
+        queue.next_at = opening.next_at
+        await self._read_heads(queue, opening, now)
+        if opening.jobs and self._may_release(now):
+            room = await self._room(now)
+            released = await self._release(queue, opening, min(opening.jobs, room), now)
+            if released:
+                queue.trials.released_at = now
+        await self._remove_empty(queue, now)
+        if queue.lines and now - queue.saved_at >= POSITION_MS:
+            await self._save_positions(queue, now)
+
+    async def _read_heads(self, queue: _Queue, opening: Opening, now: Ms) -> None:
+        """Read the heads of the tenants that come next; of all if the line may be empty."""
+        ctx, positions = self._ctx, queue.fair.positions()
+        may_be_empty = {tenant for tenant, line in queue.lines.items() if now - line.touched_at >= QUIET_MS}
+        tenants = sorted(queue.lines, key=lambda tenant: positions.get(tenant, 0.0))[:MAX_TENANTS] if opening.jobs else []
+        stale = [tenant for tenant in {*tenants, *may_be_empty} if queue.heads[tenant].is_stale(now)]
+        await asyncio.gather(*(ctx.offload(queue.heads[tenant].read, ctx, queue.cause, tenant, now) for tenant in stale[:MAX_TENANTS]))
+
+    def _may_release(self, now: Ms) -> bool:
+        return self._shard.until - now >= SAFE_MS and now < self._until
+
+    async def _room(self, now: Ms) -> int:
+        """Return how many more jobs the queue `ready` may take."""
+        ctx = self._ctx
+        self._sent = [at for at in self._sent if now - at < 3_000]
+        depth: int = await ctx.offload(ctx.queues.depth, READY.name)
+        return max(0, MAX_READY - depth - len(self._sent))
+
+    async def _release(self, queue: _Queue, opening: Opening, limit: int, now: Ms) -> int:
+        """Send the wake-ups of the next jobs, in a fair order. Returns how many."""
+        left = {tenant: opening.by_tenant.get(tenant, limit) for tenant in queue.lines}
+        released: list[HeldJob] = []
+        while len(released) < limit:
+            heads = {tenant: queue.heads[tenant].jobs for tenant in queue.lines if left[tenant] > 0}
+            job = queue.fair.next(heads, now)
+            if job is None:
+                break
+            left[job.tenant] -= 1
+            queue.fair.charge(job.tenant, 1.0)
+            if queue.heads[job.tenant].release(job, now) >= SUSPICIOUS_RELEASES and not await self._is_in_line(job):
+                continue
+            queue.probed[job.tenant] = now
+            released.append(job)
+        await self._send(released)
+        return len(released)
+
+    async def _send(self, jobs: list[HeldJob], grants: Mapping[str, Grant] | None = None) -> None:
+        ctx, by_queue = self._ctx, dict[str, list[tuple[WakeUp, str]]]()
+        for job in jobs:
+            name = release_queue(job.lane, is_task=job.model == NO_MODEL, crashes=job.crashes)
+            grant = grants.get(job.job_id) if grants is not None else None
+            by_queue.setdefault(name, []).append((WakeUp(job.job_id, job.generation, grant), job.tenant))
+        for name, wake_ups in by_queue.items():
+            await ctx.offload(ctx.queues.send_released, name, wake_ups)
+        self._sent += [ctx.clock.now()] * len(by_queue.get(READY.name, ()))
+
+    async def _is_in_line(self, job: HeldJob) -> bool:
+        """Whether a job that was released again and again is still held; if not, take it out of the index."""
+        ctx = self._ctx
+        record = await ctx.offload(ctx.jobs.get, job.job_id)
+        if record is not None and record.is_in_line:
+            return True
+        if record is not None:
+            await ctx.offload(ctx.lines.forget, record)
+        return False
+
+    async def _remove_empty(self, queue: _Queue, now: Ms) -> None:
+        """Delete the rows of lines in which two looks have found no job for a while."""
+        ctx = self._ctx
+        for tenant, line in list(queue.lines.items()):
+            if not queue.heads[tenant].is_empty:
+                queue.empty_since.pop(tenant, None)
+                continue
+            since = queue.empty_since.setdefault(tenant, now)
+            if now - line.touched_at < QUIET_MS or now - since < ROWS_MS:
+                continue
+            if await ctx.offload(ctx.lines.remove, line):
+                del queue.lines[tenant], queue.heads[tenant], queue.empty_since[tenant]
+                queue.fair.leave(tenant)
+        if not queue.lines:
+            del self._queues[queue.cause]
+
+    async def _save_positions(self, queue: _Queue, now: Ms) -> None:
+        ctx, positions = self._ctx, queue.fair.positions()
+        moved = [line for tenant, line in queue.lines.items() if tenant in positions and positions[tenant] != line.position]
+        for line in moved[:MAX_TENANTS]:
+            await ctx.offload(ctx.lines.save_position, line, positions[line.tenant])
+        queue.saved_at = now
+
+
+async def serve_shard(ctx: SchedulingContext, number: int, until: Ms) -> None:
+    """Serve a shard of the scheduler; see `ShardLoop.run`."""
+    await ShardLoop(ctx, number, until).run()
