@@ -17,11 +17,10 @@ class CircuitBreakers(Protocol):
     def all(self) -> list[CircuitBreaker]:
         """Return all that are stored and can be read, not read consistently. One request."""
 
-    def all_with_board(self) -> tuple[list[CircuitBreaker], PauseBoard]:
+    def all_with_board(self) -> tuple[list[CircuitBreaker], PauseBoard | None]:
         """Like `all`, and the board of the pauses, in the same request.
 
-        Raises:
-            UnreadableRecord: another version of the code wrote the board.
+        The board is None if this version of the code cannot read it.
         """
 
     def get(self, model: str) -> CircuitBreaker | None:

@@ -17,7 +17,7 @@ from chalicelib.adapters.decoding import decode_readable
 from chalicelib.adapters.dynamodb import client as dynamodb
 from chalicelib.adapters.dynamodb.client import ConditionFailed, IntAttribute, Item, bound, decoded
 from chalicelib.adapters.dynamodb.json_record import known_fields
-from chalicelib.adapters.dynamodb.limits.pauses import BOARD, board_of
+from chalicelib.adapters.dynamodb.limits.pauses import BOARD, decode_board
 from chalicelib.domain.errors import StaleVersion
 from chalicelib.domain.limits.circuit_breaker import CircuitBreaker, CircuitState, TenantCircuit
 from chalicelib.domain.limits.pauses import PauseBoard
@@ -52,6 +52,7 @@ class CircuitBreakerItem(Item):
 class PartitionItem(CircuitBreakerItem):
     """A circuit breaker, or the board of the pauses, which has only keys, version and `data`."""
 
+    state = UnicodeAttribute(null=True, attr_name="st")
     data = UnicodeAttribute(null=True)
 
 
@@ -65,10 +66,11 @@ class DynamoCircuitBreakers:
     def all(self) -> list[CircuitBreaker]:
         return list(decode_readable(self._items.query(PARTITION, self._items.sk.startswith(PREFIX)), _circuit_of))
 
-    def all_with_board(self) -> tuple[list[CircuitBreaker], PauseBoard]:
+    def all_with_board(self) -> tuple[list[CircuitBreaker], PauseBoard | None]:
         items = list(self._partition.query(PARTITION))
-        board = next((board_of(item.data, item.key_text) for item in items if item.sk == BOARD and item.data is not None), PauseBoard())
-        return list(decode_readable([item for item in items if item.sk.startswith(PREFIX)], _circuit_of)), board
+        stored = [item for item in items if item.sk == BOARD]
+        boards = list(decode_readable(stored, _board_of)) if stored else [PauseBoard()]
+        return list(decode_readable([item for item in items if item.sk.startswith(PREFIX)], _circuit_of)), boards[0] if boards else None
 
     def get(self, model: str) -> CircuitBreaker | None:
         item = dynamodb.get(self._items, PARTITION, PREFIX + model)
@@ -91,6 +93,11 @@ class DynamoCircuitBreakers:
         times = [moment for moment in moments if moment]
         ttl = None if circuit.is_forced or not times else max(times) // 1000 + RETENTION_SECONDS
         return self._items(PARTITION, PREFIX + circuit.model, **{**stored, "state": circuit.state.value, "ttl": ttl})
+
+
+@decoded
+def _board_of(item: PartitionItem) -> PauseBoard:
+    return decode_board(json.loads(item.data))
 
 
 @decoded

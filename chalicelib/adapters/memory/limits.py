@@ -61,7 +61,7 @@ class MemoryCircuitBreakers:
     def all(self) -> list[CircuitBreaker]:
         return self._table.select(lambda _: True, lambda circuit: circuit.model)
 
-    def all_with_board(self) -> tuple[list[CircuitBreaker], PauseBoard]:
+    def all_with_board(self) -> tuple[list[CircuitBreaker], PauseBoard | None]:
         return self.all(), self._pauses.board()
 
 

@@ -418,7 +418,15 @@ def pause(job: Job, by: str, reason: str | None, until: Ms | None, now: Ms) -> J
     paused = JobPause(by=by, since=now, reason=reason, until=until, retry_at=retry_at)
     if job.status is Status.WAITING:
         return _next(job, now, pause=paused)
-    return _held(job, now, PAUSED, until, OWN_PAUSE if until is None else None, generation=job.generation + 1, pause=paused)
+    return _held(job, now, PAUSED, until, own_cause(paused), generation=job.generation + 1, pause=paused)
+
+
+def own_cause(pause: JobPause) -> str | None:
+    """Return the cause of a job that its own pause holds; None: it waits for the end of the pause.
+
+    Nobody serves the line of the cause: the job is resumed, and nothing else releases it.
+    """
+    return OWN_PAUSE if pause.until is None else None
 
 
 def is_paused(job: Job, now: Ms) -> bool:

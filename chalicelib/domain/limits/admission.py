@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from chalicelib.domain.jobs import transitions
 from chalicelib.domain.units import Ms
 
 
@@ -21,6 +22,8 @@ class HoldReason(StrEnum):
     TYPE_CONCURRENCY = "type_concurrency"  # the maximum number of jobs of its type is running
     # The version of the code that got it does not know its type; a newer one has accepted it.
     TYPE_UNKNOWN = "type_unknown"
+    PAUSED = transitions.PAUSED  # the job, or what it has in common with others, is paused
+    PAUSES_UNKNOWN = "pauses_unknown"  # the store of the pauses did not answer
     TYPE_LIMITS_UNKNOWN = "type_limits_unknown"  # the store of the limits did not answer
 
 

@@ -75,6 +75,10 @@ class PauseScope:
             return False
         return self.batch is None or self.batch == batch_id_of_row(target.job_id)
 
+    def includes(self, other: PauseScope) -> bool:
+        """Whether this scope covers every job that the other covers."""
+        return all(getattr(self, name) in (None, getattr(other, name)) for name in ("tenant", "type", "lane", "batch"))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pause:
@@ -111,6 +115,38 @@ def pause_of(target: PauseTarget, pauses: Iterable[Pause], now: Ms) -> Pause | N
     """
     covering = [pause for pause in pauses if not pause.is_over(now) and pause.scope.covers(target)]
     return max(covering, key=lambda pause: (pause.until is None, pause.until or 0, _width(pause.scope)), default=None)
+
+
+def line_pause(subject: str, tenant: str, pauses: Iterable[Pause], now: Ms) -> Pause | None:
+    """Return the pause that holds back all jobs of a tenant's line; None: the line is open.
+
+    Args:
+        subject: what the cause of the line names, the text of a scope.
+    """
+    scope = parse_scope(subject)
+    if scope is None:
+        return None
+    line = replace(scope, tenant=tenant)
+    holding = [pause for pause in pauses if not pause.is_over(now) and pause.scope.includes(line)]
+    return max(holding, key=lambda pause: (pause.until is None, pause.until or 0), default=None)
+
+
+def parse_scope(text: str) -> PauseScope | None:
+    """Return the scope that a text names, as `PauseScope.text` writes it; None if it names none."""
+    match text.split(":"):
+        case ["all"]:
+            return PauseScope()
+        case ["tenant", _, *_]:
+            return PauseScope(tenant=text.partition(":")[2])
+        case ["type", kind]:
+            return PauseScope(type=kind)
+        case ["lane", lane]:
+            return PauseScope(lane=lane)
+        case ["queue", kind, lane]:
+            return PauseScope(type=kind, lane=lane)
+        case ["batch", batch]:
+            return PauseScope(batch=batch)
+    return None
 
 
 def target_of(job: Job) -> PauseTarget:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from chalicelib.domain.jobs.job_type import JobType
-from chalicelib.ports import CircuitBreakers, Jobs, Lines, Offload, Provider
+from chalicelib.ports import CircuitBreakers, Jobs, Lines, Offload, Pauses, Provider
 from chalicelib.services.context import QueueContext
 
 
@@ -25,6 +25,8 @@ class SchedulingContext(LineContext, Protocol):
     def jobs(self) -> Jobs: ...
     @property
     def circuit_breakers(self) -> CircuitBreakers: ...
+    @property
+    def pauses(self) -> Pauses: ...
     @property
     def provider(self) -> Provider: ...
     @property

@@ -16,12 +16,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 from chalicelib.domain.errors import Unavailable
 from chalicelib.domain.jobs.job_type import NO_MODEL
 from chalicelib.domain.jobs.queue_routing import release_queue
 from chalicelib.domain.limits.fair_queue import FairQueue
 from chalicelib.domain.limits.held_job import HeldJob
+from chalicelib.domain.limits.pauses import Pause, PauseBoard
 from chalicelib.domain.queues.causes import BUCKETS, CauseKind, kind_of
 from chalicelib.domain.queues.lanes import READY
 from chalicelib.domain.queues.wakeup import Grant, WakeUp
@@ -83,6 +85,8 @@ class ShardLoop:
         self._shard = Shard(number=number, owner=ctx.new_id(), until=0)
         self._queues: dict[str, _Queue] = {}
         self._facts, self._facts_at = Facts(), 0
+        self._board: PauseBoard | None = None  # None: not read yet
+        self._pauses: dict[str, tuple[int, tuple[Pause, ...]]] = {}  # by tenant, with the version of the board
         self._rows_at, self._net_at = 0, 0
         self._sent: list[Ms] = []  # when wake-ups were sent that the depth of the queue does not show yet
 
@@ -164,10 +168,28 @@ class ShardLoop:
         if now - self._facts_at < FACTS_MS:
             return
         ctx = self._ctx
-        circuits = await ctx.offload(ctx.circuit_breakers.all)
+        circuits, board = await ctx.offload(ctx.circuit_breakers.all_with_board)
         needs_key = any(kind_of(cause) is CauseKind.OPENAI for cause in self._queues)
         has_key = needs_key and await ctx.provider.is_configured()
-        self._facts, self._facts_at = Facts({circuit.model: circuit for circuit in circuits}, has_key), now
+        self._board = board or self._board
+        for_all = self._board.pauses if self._board is not None else None
+        known, paused = {circuit.model: circuit for circuit in circuits}, await self._read_pauses(self._board or PauseBoard(), now)
+        self._facts, self._facts_at = Facts(known, has_key, for_all, paused), now
+
+    async def _read_pauses(self, board: PauseBoard, now: Ms) -> dict[str, tuple[Pause, ...]]:
+        """Return the pauses of the tenants that have lines of pauses. They are read when the board has
+        changed, because both change together.
+        """
+        ctx = self._ctx
+        lines = [queue.lines for queue in self._queues.values() if kind_of(queue.cause) is CauseKind.PAUSE]
+        tenants = {tenant for line in lines for tenant in line if board.may_concern(tenant, now)}
+        unread = [tenant for tenant in tenants if self._pauses.get(tenant, (0, ()))[0] != board.version]
+        for start in range(0, len(unread), MAX_TENANTS):
+            read = [partial(ctx.pauses.of_tenant, tenant, consistent=True) for tenant in unread[start : start + MAX_TENANTS]]
+            for record in await asyncio.gather(*map(ctx.offload, read)):
+                self._pauses[record.tenant] = board.version, record.pauses
+        self._pauses = {tenant: self._pauses[tenant] for tenant in tenants}
+        return {tenant: pauses for tenant, (_, pauses) in self._pauses.items()}
 
     async def _visit_all(self) -> None:
         ctx, now = self._ctx, self._ctx.clock.now()

@@ -6,12 +6,16 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from chalicelib.domain.bounded_cache import BoundedCache
 from chalicelib.domain.jobs.job import Job
 from chalicelib.domain.limits.circuit_breaker import CircuitBreaker
+from chalicelib.domain.limits.pauses import Pause, PauseBoard
 from chalicelib.domain.limits.type_limiter import TypeLimiter
 from chalicelib.domain.units import Ms
-from chalicelib.ports import CircuitBreakers, Leases, Lines, Offload, Provider, TypeLimiters
+from chalicelib.ports import CircuitBreakers, Leases, Lines, Offload, Pauses, Provider, TypeLimiters
 from chalicelib.services.worker.task_context import TaskContext
+
+MAX_TENANTS = 1_000  # whose pauses an environment keeps, each with the version of the board when they were read
 
 
 @dataclass
@@ -20,6 +24,9 @@ class LocalState:
 
     circuit_breakers: dict[str, CircuitBreaker] = field(default_factory=dict)  # by model
     circuit_breakers_read_at: Ms | None = None  # when all of them were read last; None: not yet
+    pause_board: PauseBoard | None = None  # as last read; None: not yet, or it could not be read
+    pause_board_read_at: Ms | None = None
+    tenant_pauses: BoundedCache[str, tuple[int, tuple[Pause, ...]]] = field(default_factory=lambda: BoundedCache(MAX_TENANTS))
     type_limiters: dict[str, TypeLimiter] = field(default_factory=dict)  # by job type, as last read or written here
     api_key_present: bool = True  # whether an OpenAI key is stored
     api_key_read_at: Ms | None = None  # when `api_key_present` was determined; None: not yet
@@ -45,6 +52,8 @@ class WorkerContext(TaskContext, Protocol):
     def lines(self) -> Lines: ...
     @property
     def scheduler_shards(self) -> int: ...
+    @property
+    def pauses(self) -> Pauses: ...
     @property
     def type_limiters(self) -> TypeLimiters: ...
     @property

@@ -4,10 +4,9 @@ the circuits, and those of a tenant as `pauses` / tenant.
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
-from chalicelib.adapters.decoding import checked, decode
+from chalicelib.adapters.decoding import checked
 from chalicelib.adapters.dynamodb import client as dynamodb
 from chalicelib.adapters.dynamodb.client import TransactionConditionFailed
 from chalicelib.adapters.dynamodb.json_record import Fields, JsonRecords, Key, known_fields, non_default_fields
@@ -29,7 +28,7 @@ class DynamoPauses:
             "coordination",
             key=lambda _: (BOARD_PARTITION, BOARD),
             encode=non_default_fields,
-            decode=_decode_board,
+            decode=decode_board,
             ttl=lambda _: NO_END,
         )
         self._tenants = JsonRecords(
@@ -67,20 +66,12 @@ class DynamoPauses:
                 raise StaleVersion(changes[0][0].record(current) if current is not None else None) from failed
 
 
-def board_of(data: str, key: str) -> PauseBoard:
-    """Return the board of an item's JSON.
-
-    Raises:
-        UnreadableRecord: another version of the code wrote it.
-    """
-    return decode(key, lambda: checked(_decode_board(json.loads(data))))
-
-
-def _decode_board(stored: Fields) -> PauseBoard:
+def decode_board(stored: Fields) -> PauseBoard:
+    """Return the board of an item's JSON."""
     data = known_fields(PauseBoard, stored)
     data["pauses"] = _pauses_of(stored)
     data["buckets"] = {name: _bucket_of(*values[:2]) for name, values in stored.get("buckets", {}).items()}
-    return PauseBoard(**data)
+    return checked(PauseBoard(**data))
 
 
 def _bucket_of(endless: int, until: int) -> Bucket:

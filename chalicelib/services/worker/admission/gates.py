@@ -13,6 +13,7 @@ from dataclasses import replace
 from chalicelib.domain.errors import JobTypeNotFound
 from chalicelib.domain.jobs import transitions
 from chalicelib.domain.jobs.job import Job, Status
+from chalicelib.domain.jobs.transitions import OWN_PAUSE
 from chalicelib.domain.limits.admission import Admission, HoldReason, RunNow, WaitUntil
 from chalicelib.domain.limits.circuit_breaker import CircuitBreaker, Permission, check_permission, origin_of, retry_at
 from chalicelib.domain.limits.model_pause import FALLBACK_AFTER_MS, is_paused
@@ -24,6 +25,7 @@ from chalicelib.services.update_job import update_job
 from chalicelib.services.wake_up import try_send_wake_up
 from chalicelib.services.worker.admission.api_key_gate import api_key_gate
 from chalicelib.services.worker.admission.circuit_gate import acquire_probe, load_circuit_breakers
+from chalicelib.services.worker.admission.pause_gate import pause_gate
 from chalicelib.services.worker.admission.type_limit_gate import acquire_permit, release_permit
 from chalicelib.services.worker.context import WorkerContext
 
@@ -50,7 +52,7 @@ async def admit_job(ctx: WorkerContext, job: Job, limiter_lock: asyncio.Lock) ->
         return RunNow(job.asked_model)
     if kind.is_task != job.is_task:
         return RunNow(job.asked_model)
-    if (wait := await api_key_gate(ctx, kind)) is not None:
+    if (wait := await pause_gate(ctx, job) or await api_key_gate(ctx, kind)) is not None:
         return wait
     async with limiter_lock if kind.limits is not None else nullcontext():
         permitted = await acquire_permit(ctx, kind, job)
@@ -87,12 +89,14 @@ async def hold_job(ctx: WorkerContext, wake_up: WakeUp, job: Job, wait: WaitUnti
 
 async def join_line(ctx: WorkerContext, job: Job, wait: WaitUntil) -> None:
     """Note that the line has a job, before the job is held in it: no job is in a line that nobody serves."""
-    if wait.cause is not None:
+    if wait.cause not in (None, OWN_PAUSE):
         await offload_with_retry(ctx, ctx.lines.touch, wait.cause, job.tenant, ctx.clock.now())
 
 
 async def announce_hold(ctx: WorkerContext, held: Job) -> None:
     """Let a held job be woken: by the scheduler of its line, or by a message for its time."""
+    if held.cause == OWN_PAUSE:
+        return
     if held.cause is not None:
         await ctx.offload(wake_if_idle, ctx, held.cause)
     else:
