@@ -23,7 +23,19 @@ from chalicelib.entrypoints.batch_response import BatchResponse
 from chalicelib.entrypoints.http import middleware
 from chalicelib.entrypoints.http.cors import add_cors_preflight
 from chalicelib.entrypoints.http.openapi import document as openapi_document
-from chalicelib.entrypoints.http.routes import about, batches, bulk, failed_jobs, job_reads, jobs, operations, streams, uploads, webhooks
+from chalicelib.entrypoints.http.routes import (
+    about,
+    batches,
+    bulk,
+    failed_jobs,
+    job_reads,
+    jobs,
+    operations,
+    pauses,
+    streams,
+    uploads,
+    webhooks,
+)
 from chalicelib.entrypoints.triggers import (
     handle_batch_schedule,
     handle_bulk_schedule,
@@ -43,7 +55,7 @@ from chalicelib.settings import settings
 app = Chalice(app_name="headrace", configure_logs=False)  # `observability` writes the log
 app.experimental_feature_flags.update(["WEBSOCKETS"])
 app.register_middleware(middleware.wrap_chalice_errors, "http")
-for module in (about, jobs, job_reads, batches, bulk, failed_jobs, streams, operations, openapi_document, uploads, webhooks):
+for module in (about, jobs, job_reads, batches, bulk, failed_jobs, streams, operations, pauses, openapi_document, uploads, webhooks):
     app.register_blueprint(module.blueprint)
 add_cors_preflight(app)
 

@@ -26,7 +26,19 @@ from chalicelib.domain.jobs.transitions import MAX_ISOLATED_CRASHES, give_up, re
 from chalicelib.entrypoints.http.errors import STATUS, status_of
 from chalicelib.entrypoints.http.middleware import CODES
 from chalicelib.entrypoints.http.openapi import document as openapi_document
-from chalicelib.entrypoints.http.routes import about, batches, bulk, failed_jobs, job_reads, jobs, operations, streams, uploads, webhooks
+from chalicelib.entrypoints.http.routes import (
+    about,
+    batches,
+    bulk,
+    failed_jobs,
+    job_reads,
+    jobs,
+    operations,
+    pauses,
+    streams,
+    uploads,
+    webhooks,
+)
 from chalicelib.entrypoints.http.server import ROUTES
 from chalicelib.settings import Settings
 from infra.chalice_config import ROOT, SETTINGS
@@ -44,6 +56,7 @@ BLUEPRINTS = (
     job_reads,
     openapi_document,
     operations,
+    pauses,
     streams,
     uploads,
     webhooks,

@@ -49,7 +49,18 @@ from chalicelib.ports.notifications import DELIVERY_SHARDS
 from chalicelib.services.load_jobs import load_readable_jobs
 from infra.naming import bucket_name
 from tests.contract.conftest import ACCOUNT, STAGE
-from tests.kit.records import NOW, batch, bulk_operation, completed_job, delivery, full_job, incompressible_text, job_spec, new_id, pauses_of
+from tests.kit.records import (
+    NOW,
+    batch,
+    bulk_operation,
+    completed_job,
+    delivery,
+    full_job,
+    incompressible_text,
+    job_spec,
+    new_id,
+    pauses_of,
+)
 
 BUCKET = bucket_name(STAGE, ACCOUNT)
 ALL = 1_000  # records of a page

@@ -86,9 +86,9 @@ class Pause:
 
     id: str
     scope: PauseScope
-    reason: str
     by: str  # the user who asked for it
     since: Ms
+    reason: str | None = None
     until: Ms | None = None  # when it ends by itself; None: when it is resumed
     by_stage: bool = False  # its author has a key of all tenants; only such a key ends it
 
@@ -100,6 +100,7 @@ class Pause:
     def is_over(self, now: Ms) -> bool:
         """Whether it has ended by itself."""
         return self.until is not None and now >= self.until
+
 
 def pause_id(scope: PauseScope, *, by_stage: bool) -> str:
     """Return the id of the pause of a scope by this kind of author."""

@@ -11,14 +11,31 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from chalicelib.domain.auth.identity import Caller
-from chalicelib.domain.errors import AlreadyPaused, Forbidden, PauseNotFound, StaleVersion, Throttled, TooManyPauses
+from chalicelib.domain.batches.batch import Batch
+from chalicelib.domain.errors import (
+    AlreadyPaused,
+    BatchNotPausable,
+    Forbidden,
+    PauseNotFound,
+    StaleVersion,
+    Throttled,
+    TooManyPauses,
+    Unavailable,
+    UnreadableRecord,
+)
 from chalicelib.domain.limits import pauses as pause_rules
 from chalicelib.domain.limits.pauses import Pause, PauseScope, pause_id
 from chalicelib.domain.units import Ms, rfc3339
+from chalicelib.ports import Batches
+from chalicelib.services.batches.context import enqueue_advance
+from chalicelib.services.batches.pausing import next_row
 from chalicelib.services.compare_and_swap import MAX_ATTEMPTS
 from chalicelib.services.load_pauses import PauseContext, load_pauses
+from chalicelib.services.scheduling.context import LineContext
+from chalicelib.services.scheduling.visits import ask_for_visit
 
 PAGE_SIZE = 50  # tenants of a list for a key of all tenants
+WOKEN_BATCHES = 50  # of a tenant, when one of its pauses ends
 
 Pauses = tuple[Pause, ...]
 Change = Callable[[Pauses], Pauses | None]  # None: there is nothing to change
@@ -29,7 +46,7 @@ class PauseRequest:
     """A request to pause a scope."""
 
     scope: PauseScope
-    reason: str
+    reason: str | None = None
     until: Ms | None = None  # None: until it is resumed
     replace: bool = False  # change the reason and the end of a pause of this scope
 
@@ -50,8 +67,11 @@ class PausePage:
     next_tenant: str | None = None
 
 
-class OperatePausesContext(PauseContext, Protocol):
+class OperatePausesContext(PauseContext, LineContext, Protocol):
     """What changing pauses needs."""
+
+    @property
+    def batches(self) -> Batches: ...
 
 
 def scope_of(caller: Caller, scope: PauseScope) -> PauseScope:
@@ -104,7 +124,26 @@ def set_pause(ctx: OperatePausesContext, caller: Caller, request: PauseRequest) 
     pause = _since(wanted, existing) if changed or existing is None else existing
     if changed:
         ctx.log("jobs_paused", **_facts(pause), reason=pause.reason, until=rfc3339(pause.until))
+    if changed and existing is not None:  # it may end sooner than before
+        ask_for_visit(ctx, pause.cause)
     return Paused(pause, created=existing is None)
+
+
+def pause_batch(ctx: OperatePausesContext, caller: Caller, batch: Batch, reason: str | None, until: Ms | None, *, replaces: bool) -> Paused:
+    """Pause a batch: no further row is released, and rows that have not started do not start.
+
+    Raises:
+        BatchNotPausable: the batch has ended.
+        AlreadyPaused, TooManyPauses, Forbidden: as `set_pause`.
+    """
+    if batch.finished_at is not None or not batch.is_active:
+        raise BatchNotPausable
+    return set_pause(ctx, caller, PauseRequest(scope=batch_scope(batch), reason=reason, until=until, replace=replaces))
+
+
+def batch_scope(batch: Batch) -> PauseScope:
+    """Return the scope of the jobs of a batch."""
+    return PauseScope(tenant=batch.tenant, batch=batch.id)
 
 
 def end_pauses(ctx: OperatePausesContext, caller: Caller, scope: PauseScope) -> Pauses:
@@ -172,7 +211,26 @@ def _end(ctx: OperatePausesContext, caller: Caller, tenant: str | None, ids: set
     _change(ctx, tenant, change)
     for pause in ended:
         ctx.log("jobs_resumed", **_facts(pause), resumed_by=caller.user)
+        ask_for_visit(ctx, pause.cause)
+        _wake_batches(ctx, pause.scope)
     return tuple(ended)
+
+
+def _wake_batches(ctx: OperatePausesContext, scope: PauseScope) -> None:
+    """Let the newest batches in the scope release further rows. The sweep of the batches wakes the others."""
+    if scope.tenant is None:
+        return
+    try:
+        if scope.batch is not None:
+            batch = ctx.batches.get(scope.tenant, scope.batch)
+            found = [batch] if batch is not None else []
+        else:
+            found = ctx.batches.page(scope.tenant, None, WOKEN_BATCHES)[0]
+        for batch in found:
+            if batch.is_active and batch.released < batch.total and scope.covers(next_row(batch)):
+                enqueue_advance(ctx.queues, batch)
+    except (Unavailable, UnreadableRecord) as exc:
+        ctx.log("batches_not_woken", tenant=scope.tenant, error=exc)
 
 
 def _change(ctx: OperatePausesContext, tenant: str | None, change: Change) -> bool:
@@ -216,7 +274,8 @@ def _refuse_if_by_stage(pause: Pause | None) -> None:
 def _already(pause: Pause) -> str:
     end = f" until {rfc3339(pause.until)}" if pause.until is not None else ""
     hint = 'Resume it first, or send "replace": true.'
-    return f"{pause.scope.text} has been paused by {pause.by} since {rfc3339(pause.since)}{end}: {pause.reason}. {hint}"
+    why = f" ({pause.reason})" if pause.reason is not None else ""
+    return f"{pause.scope.text} has been paused by {pause.by} since {rfc3339(pause.since)}{end}{why}. {hint}"
 
 
 def _facts(pause: Pause) -> dict[str, str | None]:

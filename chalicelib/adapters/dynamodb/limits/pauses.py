@@ -31,9 +31,7 @@ class DynamoPauses:
             decode=decode_board,
             ttl=lambda _: NO_END,
         )
-        self._tenants = JsonRecords(
-            stage, "coordination", key=_key_of, encode=non_default_fields, decode=_decode_tenant, ttl=_ttl
-        )
+        self._tenants = JsonRecords(stage, "coordination", key=_key_of, encode=non_default_fields, decode=_decode_tenant, ttl=_ttl)
 
     def board(self) -> PauseBoard:
         return self._boards.get((BOARD_PARTITION, BOARD)) or PauseBoard()

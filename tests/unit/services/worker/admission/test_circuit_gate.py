@@ -213,7 +213,10 @@ def test_successes_between_failures_keep_the_circuit_closed() -> None:
 def test_a_healthy_model_costs_two_circuit_reads_and_no_write() -> None:
     """One read when the invocation starts and one when a long attempt ends."""
     world = World(Script(deltas=["a"] * 20, every=0.5))
-    with refusing(world.container.circuit_breakers, "replace", 0) as writes, refusing(world.container.circuit_breakers, "all_with_board", 0) as reads:
+    with (
+        refusing(world.container.circuit_breakers, "replace", 0) as writes,
+        refusing(world.container.circuit_breakers, "all_with_board", 0) as reads,
+    ):
         world.submit()
         world.submit()
         world.deliver()
