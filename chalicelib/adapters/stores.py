@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         Leases,
         Lines,
         Pauses,
+        Rates,
         RequestCounters,
         ResponseCache,
         Results,
@@ -202,6 +203,12 @@ class DynamoStores:
         from chalicelib.adapters.dynamodb.type_limiters import DynamoTypeLimiters
 
         return DynamoTypeLimiters(self.stage)
+
+    @cached_property
+    def rates(self) -> Rates:
+        from chalicelib.adapters.dynamodb.rates import DynamoRates
+
+        return DynamoRates(self.stage)
 
     @cached_property
     def request_counters(self) -> RequestCounters:

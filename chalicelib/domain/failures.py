@@ -36,6 +36,7 @@ from collections.abc import Iterator
 from typing import ClassVar
 
 from chalicelib.domain.errors import HeadraceError
+from chalicelib.domain.rate_headers import RateHeaders, Refusal
 
 
 class AttemptFailed(HeadraceError):
@@ -74,6 +75,8 @@ class ProviderRateLimited(AttemptFailed):
     suggestion = "No action needed: the job waits and goes on by itself. If this happens often, ask OpenAI for a higher rate limit."
     final_suggestion = "Retry the job later, or with a longer `config.retry_for`. A higher rate limit at OpenAI shortens the wait."
     is_shared = True  # the limit is that of the model, so that its other jobs wait, too
+    refusal = Refusal()  # the numbers that the message names
+    rate: RateHeaders | None = None  # what the headers of the response say
 
 
 class ProviderQuotaExhausted(AttemptFailed):

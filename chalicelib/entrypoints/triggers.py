@@ -28,7 +28,7 @@ from chalicelib.services.maintenance.sweeper import sweep
 from chalicelib.services.notifications.dispatcher import handle_delivery_message
 from chalicelib.services.notifications.requeue_deliveries import requeue_stalled
 from chalicelib.services.scheduling.scheduler import serve_shard
-from chalicelib.services.scheduling.visits import shard_in
+from chalicelib.services.scheduling.visits import ShardMessage
 from chalicelib.services.worker.process_messages import PartialBatchFailure, process_messages
 
 TASK_MARGIN_MS = 30_000  # kept free at the end of a task's function, to finish what has been started
@@ -71,11 +71,11 @@ def handle_schedule_messages(event: Any) -> BatchResponse:
 
 
 def _serve_shard(ctx: Container, until: Ms, record: Record) -> None:
-    number = shard_in(record["body"])
-    if number is None:
+    message = ShardMessage.from_json(record["body"])
+    if message is None:
         ctx.queues.send_to_dead_letter(SCHEDULE, record["body"], "the message names no shard")
     else:
-        ctx.worker_loop.run(serve_shard(ctx, number, until))
+        ctx.worker_loop.run(serve_shard(ctx, message, until))
 
 
 def handle_delivery_schedule(event: Any) -> None:

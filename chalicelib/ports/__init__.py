@@ -46,6 +46,7 @@ from chalicelib.ports.provider import (
     TextDelta,
 )
 from chalicelib.ports.queues import DeadLetter, QueueMessage, Queues
+from chalicelib.ports.rates import Rates
 from chalicelib.ports.runtime import Clock, Offload, ParallelMap
 from chalicelib.ports.streaming import Connections, Sockets, Subscriptions, Tickets
 
@@ -88,6 +89,7 @@ __all__ = [
     "ProviderEvent",
     "QueueMessage",
     "Queues",
+    "Rates",
     "RequestCounters",
     "ResponseCache",
     "ResponseEnded",

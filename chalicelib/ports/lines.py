@@ -22,11 +22,22 @@ class Line:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shard:
-    """A shard of the scheduler: which loop serves it, and until when that loop is alive."""
+    """A shard of the scheduler: which loop serves it, and until when that loop is alive; or until when
+    it is asleep, because nothing may start sooner.
+    """
 
     number: int
     owner: str
-    until: Ms
+    until: Ms  # 0: it is asleep
+    asleep_until: Ms = 0  # 0: it is served, or its loop has died
+    since: Ms = 0  # when it went to sleep, after a look at every line
+
+    def is_served(self, now: Ms) -> bool:
+        return now < self.until
+
+    def has_died(self, now: Ms) -> bool:
+        """Whether the loop has ended without saying so."""
+        return not self.asleep_until and self.until <= now
 
 
 class Lines(Protocol):
@@ -36,8 +47,8 @@ class Lines(Protocol):
     always has a row. The index follows the records a moment later.
     """
 
-    def touch(self, cause: str, tenant: str, now: Ms) -> None:
-        """Note that a job is about to be held. One request."""
+    def touch(self, cause: str, tenant: str, now: Ms) -> bool:
+        """Note that a job is about to be held. Returns whether the line is new. One request."""
 
     def rows(self, bucket: int) -> list[Line]:
         """Return the lines of a bucket, read consistently; not those that cannot be read. One request for each 1 MB."""
@@ -61,7 +72,7 @@ class Lines(Protocol):
         """Return who serves a shard, read consistently; None: it was never served, or is released."""
 
     def acquire_shard(self, shard: Shard, now: Ms) -> bool:
-        """Take or renew a shard, unless another owner serves it now. Repeatable."""
+        """Take or renew a shard, or put it to sleep, unless another owner serves it now. Repeatable."""
 
     def release_shard(self, shard: Shard) -> None:
         """Give up a shard that this owner serves."""

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from chalicelib.domain.failures import AttemptFailed
 from chalicelib.domain.jobs.job import Usage
 from chalicelib.domain.jobs.spec import is_flex
+from chalicelib.domain.rate_headers import RateHeaders
 from chalicelib.domain.units import Nano
 
 
@@ -61,10 +62,14 @@ class ModelRequest:
 
 @dataclass(frozen=True, slots=True)
 class ResponseStarted:
-    """The provider has created a response."""
+    """The provider has created a response.
+
+    `rate`: what the headers say about the rate limits of the model; None: nothing.
+    """
 
     response_id: str
     model: str
+    rate: RateHeaders | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,6 +40,7 @@ from chalicelib.domain.execution.transcript import Chunk
 from chalicelib.domain.jobs.job import Usage
 from chalicelib.domain.limits.circuit_breaker import CircuitBreaker, CircuitState
 from chalicelib.domain.limits.pauses import Bucket, TenantPauses
+from chalicelib.domain.limits.rate_limit import LimitSource, RateLimit
 from chalicelib.domain.limits.type_limiter import Slot, TypeLimiter
 from chalicelib.domain.metrics.counters import CounterIncrement, CountMark
 from chalicelib.domain.metrics.throughput import counter_keys
@@ -238,6 +239,18 @@ def write_limiter(stores: DynamoStores) -> Raw:
     )
     stores.type_limiters.replace(replace(limiter, version=0), limiter, NOW)
     return key_of(pk="limiters", sk=limiter.type)
+
+
+def write_rate_limit(stores: DynamoStores) -> Raw:
+    limit = RateLimit(model=new_id(), account="a", requests=500, source=LimitSource.HEADER, seen_at=NOW, factor=0.45, version=1)
+    stores.rates.save_limit(replace(limit, version=0), limit)
+    return key_of(pk="rates", sk=f"a#{limit.model}")
+
+
+def write_frame(stores: DynamoStores) -> Raw:
+    model = new_id()
+    stores.rates.take("a", model, 100, 1, NOW)
+    return key_of(pk=f"rate#a#{model}#0", sk=str(NOW // 60_000))
 
 
 def write_batch(stores: DynamoStores) -> Raw:
@@ -553,6 +566,23 @@ CASES = [
         swap=lambda stores, seen: stores.type_limiters.replace(seen, replace(seen, version=seen.version + 1, recent_starts=()), NOW),
         stores=("type_limiters",),
         items=("TypeLimiterItem",),
+    ),
+    Case(
+        name="rate limit",
+        table="coordination",
+        write=write_rate_limit,
+        read=lambda stores, key: stores.rates.limit("a", sort_key(key)[2:]),
+        read_many=lambda stores, keys: among(stores.rates.limits(), [sort_key(key)[2:] for key in keys], lambda one: one.model),
+        swap=lambda stores, seen: stores.rates.save_limit(seen, replace(seen, version=seen.version + 1, requests=250)),
+        stores=("rates",),
+        enums=("data.source",),
+    ),
+    Case(
+        name="frame of a rate",
+        table="coordination",
+        write=write_frame,
+        read=lambda stores, key: stores.rates.frames("a", key["pk"]["S"].split("#")[2], NOW),
+        lenient=True,
     ),
     Case(
         name="batch",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import dataclasses
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Sequence
 from functools import partial
 from itertools import count
@@ -14,21 +15,25 @@ from chalicelib.adapters.runtime.threads import serial_map
 from chalicelib.domain.auth.identity import Caller
 from chalicelib.domain.execution.deadline import Deadline
 from chalicelib.domain.jobs.job import Job
-from chalicelib.domain.queues.lanes import WORK
+from chalicelib.domain.queues.causes import BUCKETS
+from chalicelib.domain.queues.lanes import READY, SCHEDULE, WORK
 from chalicelib.ports import QueueMessage
 from chalicelib.services.prompts.render import fill_parent_results_if_available
+from chalicelib.services.scheduling.scheduler import serve_shard
+from chalicelib.services.scheduling.visits import ShardMessage
 from chalicelib.services.worker.process_messages import process_messages
 from chalicelib.services.worker.stream_response import cancel_response, delete_response
 from tests.faults.bridge import run_in_greenlet, wait
 from tests.faults.client import Client
 from tests.faults.history import History
 from tests.faults.provider import StepProvider
-from tests.faults.step_ports import CacheStepPort, JobsStepPort, QueuesStepPort, ResultsStepPort, SocketsStepPort, StepPort
+from tests.faults.step_ports import CacheStepPort, JobsStepPort, LinesStepPort, QueuesStepPort, ResultsStepPort, SocketsStepPort, StepPort
 from tests.faults.steps import ACTOR, Actor, Director, Fault, Killed, Steps, end
 from tests.kit.world import ALICE, World
 
 LANE = "normal"  # of the jobs that ask a model
-QUEUES = (LANE, WORK.name)
+QUEUES = (LANE, WORK.name, READY.name)  # of wake-ups
+SCHEDULER_MS = 100_000  # of an invocation that serves a shard of the scheduler
 Change = tuple[str, Job | None, Job]  # of the change stream: the job id, the record before and after
 
 
@@ -44,11 +49,14 @@ class Processes:
 
     def __init__(self, faults: Sequence[Fault] = (), director: Director | None = None) -> None:
         self.world = World()
+        settings = self.world.container.settings
+        self.world.container.settings = dataclasses.replace(settings, scheduler_shards=BUCKETS)  # a shard reads one bucket: fewer steps
         self.real = copy.copy(self.world.container)
         self.steps = Steps(faults, director)
         self.history = History()
         self.clients: dict[str, Client] = {}
         self.workers: list[Actor] = []
+        self.schedulers: list[Actor] = []
         self.transmit: Callable[[Client, dict[str, Any]], None] = self.deliver_frame
         self.provider = StepProvider(self.steps, self.history, self._prompt_of)
         self._numbers = count(1)
@@ -72,6 +80,7 @@ class Processes:
         ports["jobs"] = JobsStepPort(real.jobs, steps, self.history, self._on_change)
         ports["results"] = ResultsStepPort(real.results, steps, self.history)
         ports["queues"] = QueuesStepPort(real.queues, steps, self._sent)
+        ports["lines"] = LinesStepPort("lines", real.lines, steps)
         ports["sockets"] = SocketsStepPort(real.sockets, steps, self._on_frame)
         for name, port in ports.items():
             setattr(world.container, name, port)
@@ -98,9 +107,10 @@ class Processes:
         real = self.real
         unfinished = {
             "jobs": [f"{job.id[-3:]} {job.status}" for job in real.jobs.records.values() if job.due_at is not None],
-            "workers": [worker.name for worker in self.workers],
+            "workers": [worker.name for worker in (*self.workers, *self.schedulers)],
+            "lines": list(real.lines.lines),
             "leases": list(real.leases.rows),
-            "messages": [message.body for queue in QUEUES for message in real.queues.messages[queue]],
+            "messages": [message.body for queue in (*QUEUES, SCHEDULE) for message in real.queues.messages[queue]],
             "changes": self.follows_changes and self._changes.qsize() + self._reading_changes,
             "clients": [client.job_id[-3:] for client in self.clients.values() if not client.is_up_to_date],
         }
@@ -129,6 +139,23 @@ class Processes:
         self.workers.remove(actor)
         if outcome is None and not actor.dead:
             self.real.queues.acknowledge(queue, [message.receipt for message in messages])
+
+    async def run_scheduler(self, message: QueueMessage) -> None:
+        """Invoke the scheduler with the message that names a shard.
+
+        It is received again later if the scheduler dies or fails.
+        """
+        actor, shard = Actor(f"scheduler {next(self._numbers)}"), ShardMessage.from_json(message.body)
+        assert shard is not None
+        self.schedulers.append(actor)
+        until = self.world.clock.now() + SCHEDULER_MS
+        outcome = await self._process(actor, partial(serve_shard, self.world.container, shard, until))
+        while actor.threads:
+            await asyncio.wait(set(actor.threads))
+        await self._check_tasks_ended(actor)
+        self.schedulers.remove(actor)
+        if not isinstance(outcome, BaseException):
+            self.real.queues.acknowledge(SCHEDULE, [message.receipt])
 
     def _deadline(self, actor: Actor) -> Deadline | None:
         """Return the invocation's deadline, and have the worker killed at it."""

@@ -11,10 +11,11 @@ from chalicelib.consumers.job_changes import process_job_changes
 from chalicelib.consumers.overdue_ends import serve_overdue_ends
 from chalicelib.domain.errors import Unavailable
 from chalicelib.domain.jobs.job import Job
-from chalicelib.domain.queues.lanes import JOB_QUEUES
+from chalicelib.domain.queues.lanes import JOB_QUEUES, SCHEDULE
 from chalicelib.domain.streaming.subscriptions import Connection
 from chalicelib.services.jobs.cancel_job import cancel_job
 from chalicelib.services.jobs.retry_job import retry_job
+from chalicelib.services.maintenance.sweep_lines import sweep_lines
 from chalicelib.services.maintenance.sweeper import sweep
 from chalicelib.services.streaming.subscriptions import get_connection, subscribe
 from tests.faults.client import SILENCE_SECONDS, Client
@@ -137,7 +138,7 @@ class Simulation(Processes):
     # ---- AWS
 
     async def _poll(self) -> None:
-        """Deliver the visible messages to the workers of their queues."""
+        """Deliver the visible messages to the workers of their queues, and to the scheduler."""
         queues = self.real.queues
         while True:
             self._sent.clear()
@@ -145,7 +146,9 @@ class Simulation(Processes):
             for queue in QUEUES:
                 while messages := queues.receive(queue, JOB_QUEUES[queue].batch_size):
                     self.spawn(self.run_worker(messages, queue))
-            times = [message.visible_at for queue in QUEUES for message in queues.messages[queue]]
+            while messages := queues.receive(SCHEDULE, 1):
+                self.spawn(self.run_scheduler(messages[0]))
+            times = [message.visible_at for queue in (*QUEUES, SCHEDULE) for message in queues.messages[queue]]
             pause = max(0.0, (min(times) - self.world.clock.now()) / 1000) if times else SWEEP_EVERY
             try:
                 async with asyncio.timeout(pause):
@@ -161,6 +164,7 @@ class Simulation(Processes):
                 ctx = self.world.container.with_changes(clock=skewed)
                 self.spawn(self.run_call("sweep", sweep, ctx))
                 self.spawn(self.run_call("sweep", serve_overdue_ends, ctx, skewed.now() + SERVE_MS))
+                self.spawn(self.run_call("sweep", sweep_lines, ctx, skewed.now() + SERVE_MS))
             await asyncio.sleep(SWEEP_EVERY)
 
     async def _read_changes(self) -> None:

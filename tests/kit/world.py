@@ -12,14 +12,17 @@ from chalicelib.domain.execution.deadline import Deadline
 from chalicelib.domain.ids import batch_id
 from chalicelib.domain.jobs.job import Job
 from chalicelib.domain.jobs.submission import Submission
-from chalicelib.domain.queues.lanes import JOB_QUEUES, WORK
+from chalicelib.domain.queues.lanes import JOB_QUEUES, READY, SCHEDULE, WORK
 from chalicelib.domain.queues.wakeup import WakeUp
 from chalicelib.domain.streaming.subscriptions import Subscription
 from chalicelib.ports import QueueMessage
 from chalicelib.services.jobs.plan_job import plan_job
 from chalicelib.services.jobs.submit_job import submit_job
 from chalicelib.services.maintenance.context import SweepResult
+from chalicelib.services.maintenance.sweep_lines import sweep_lines
 from chalicelib.services.maintenance.sweeper import sweep
+from chalicelib.services.scheduling.scheduler import serve_shard
+from chalicelib.services.scheduling.visits import ShardMessage
 from chalicelib.services.worker.process_messages import process_messages
 from cli.reducer import Resubscribe, TextAssembler
 from tests.kit.container import InMemoryContainer
@@ -56,7 +59,7 @@ class World:
     def sweep(self, after: float = 0.0) -> Counter[SweepResult]:
         """Advance the clock by `after` seconds, and run the sweeper once."""
         self.clock.advance(after)
-        return sweep(self.container)
+        return sweep(self.container) + sweep_lines(self.container, self.clock.now() + 40_000)
 
     def submit(self, prompt: str | None = "Say hello.", key: str | None = None, caller: Caller = ALICE, **fields: Any) -> Job:
         submission = Submission(prompt=prompt, **fields)
@@ -67,7 +70,8 @@ class World:
         """Invoke a worker with these messages, or with those that the queue holds now.
 
         A worker of a lane gets all of them. Tasks get a worker each, one after another. Without a
-        queue: `normal`, then the tasks. An invocation's deadline is in `seconds`.
+        queue: `normal`, then the tasks, then what the scheduler releases. An invocation's deadline
+        is in `seconds`.
         """
         queues = self.container.queues
         name = queue or "normal"
@@ -79,6 +83,19 @@ class World:
             now = self.clock.now()
             deadline = Deadline(started_at=now, ends_at=now + round(seconds * 1000)) if seconds is not None else None
             run(self.loop, process_messages(self.container, invoked, batch, deadline=deadline))
+        if queue is None and messages is None:
+            self.schedule()
+            if released := queues.receive(READY.name):
+                self.deliver(READY.name, released)
+
+    def schedule(self, seconds: float = 1.0) -> None:
+        """Let the scheduler serve, for so long, the shards whose messages have come."""
+        queues = self.container.queues
+        for message in queues.receive(SCHEDULE, 1_000):
+            named = ShardMessage.from_json(message.body)
+            assert named is not None
+            run(self.loop, serve_shard(self.container, named, self.clock.now() + round(seconds * 1000)))
+            queues.acknowledge(SCHEDULE, [message.receipt])
 
     def wake(self, job: Job, generation: int | None = None) -> QueueMessage:
         """Return a wake-up message of a job."""

@@ -24,6 +24,8 @@ A worker may stop for any time between any two steps, and its lease may expire m
 covers a zombie, a slow network, a frozen Lambda and a skewed clock. A conditional write whose
 response is lost is "the write, then a kill", because the worker does not learn of it. A message may
 be delivered any number of times, at any time, or never.
+
+`search.py` has the search, `waiting.py` the models of jobs that wait in lines.
 """
 
 import multiprocessing
@@ -31,71 +33,10 @@ import sys
 import time
 from typing import NamedTuple
 
+from tests.model.search import Small, explore, put
+from tests.model.waiting import TOGETHER, TOGETHER_DEEP, WAITING, Together
+
 TERMINAL = ("completed", "failed", "cancelled")
-
-
-# ---------------------------------------------------------------------------------------------------------------- the search
-class Report(NamedTuple):
-    states: int
-    steps: int
-    violation: str = ""
-    trace: tuple = ()
-    seconds: float = 0
-
-
-def explore(model, rules):
-    """Visit every reachable state of `model` under `rules`.
-
-    Return the shortest trace to a violation, if there is one.
-    """
-    started, init = time.time(), model.init()
-    index, order, parent, back = {init: 0}, [init], [(-1, "")], [[]]
-    steps = at = 0
-
-    def report(violation="", at=0):
-        return Report(len(order), steps, violation, trace_to(parent, at), time.time() - started)
-
-    while at < len(order):
-        state = order[at]
-        if violation := model.check(state, rules):
-            return report(violation, at)
-        for label, nxt, fault in model.steps(state, rules):
-            steps += 1
-            to = index.get(nxt)
-            if to is None:
-                to = index[nxt] = len(order)
-                order.append(nxt)
-                parent.append((at, label))
-                back.append([])
-            if not fault:
-                back[to].append(at)
-        at += 1
-    for name, applies, target in model.goals():
-        at = first_stuck(order, back, applies, target)
-        if at is not None:
-            return report(f'STUCK: "{name}" is not reachable without a fault', at)
-    return report()
-
-
-def first_stuck(order, back, applies, target):
-    reaches = bytearray(len(order))
-    todo = [i for i, state in enumerate(order) if target(state)]
-    for i in todo:
-        reaches[i] = 1
-    while todo:
-        for i in back[todo.pop()]:
-            if not reaches[i]:
-                reaches[i] = 1
-                todo.append(i)
-    return next((i for i, state in enumerate(order) if not reaches[i] and applies(state)), None)
-
-
-def trace_to(parent, at):
-    labels = []
-    while at > 0:
-        at, label = parent[at]
-        labels.append(label)
-    return tuple(reversed(labels))
 
 
 # ------------------------------------------------------------------------------ the core: record, wake-up, lease, transcript, subscriber
@@ -500,24 +441,6 @@ def requeue(s, label, fault=False):
 
 
 # ------------------------------------------------------------------------------------------- small models beside the core
-class Small:
-    """A model given by class attributes.
-
-    `State()` is the first state. `rules` can be removed, the rules `given` cannot.
-    """
-
-    rules, given = {}, ()
-
-    def init(self):
-        return self.State()
-
-    def check(self, s, R):
-        return ""
-
-    def goals(self):
-        return ()
-
-
 class Subscribe(Small):
     name = "subscribe: while the worker finishes; no fault, no timeout"
     rules = {
@@ -608,35 +531,6 @@ class Resume(Small):
 
     def goals(self):
         return (("the whole text is in the log", lambda s: True, lambda s: s.log == (0, 1, 2)),)
-
-
-class Hold(Small):
-    name = "hold: a worker holds a job while the operator resumes"
-    rules = {"due": "every status that is not terminal has a due time in the sparse index; the sweeper decides again about due jobs"}
-
-    class State(NamedTuple):
-        paused: bool = True
-        status: str = "queued"
-        saw: bool = False
-        resume: int = 0
-
-    def steps(self, s, R):
-        if s.status == "queued":
-            if s.paused:
-                yield "the worker reads: paused", s._replace(saw=True), False
-            else:
-                yield "the worker claims", s._replace(status="processing"), False
-            if s.saw:
-                yield "the worker writes held", s._replace(status="held", saw=False), False
-        if s.resume == 0:
-            yield "the operator clears the pause", s._replace(paused=False, resume=1), False
-        if s.resume == 1:
-            yield "the operator releases the held jobs", s._replace(resume=2, status="queued" if s.status == "held" else s.status), False
-        if "due" in R and s.status == "held" and not s.paused:
-            yield "the sweeper finds the held job due and the gate open", s._replace(status="queued"), False
-
-    def goals(self):
-        return (("the job runs", lambda s: True, lambda s: s.status == "processing"),)
 
 
 class Parents(Small):
@@ -901,32 +795,28 @@ class Frames(Small):
         return "the subscriber keeps an old state" if s.version == 3 and not s.wire and s.shown != 3 else ""
 
 
-class Slot(Small):
-    name = "slot: the holder of a concurrency slot or of the half-open probe dies"
-    rules = {"expires": "slots and probes are leases: rows with an expiry, not plain counters"}
+class Probe(Small):
+    name = "probe: the worker that is the half-open probe of a circuit dies"
+    rules = {"expires": "a probe is a lease: it has an expiry, and the circuit does not wait for its worker beyond that"}
 
     class State(NamedTuple):
-        slot: bool = False
+        probe: bool = False
         worker: str = "idle"
         done: bool = False
         left: bool = True
 
     def steps(self, s, R):
-        if s.worker == "idle" and not s.slot and not s.done:
-            yield "a worker takes the slot", s._replace(slot=True, worker="run"), False
+        if s.worker == "idle" and not s.probe and not s.done:
+            yield "a worker becomes the probe", s._replace(probe=True, worker="run"), False
         if s.worker == "run":
-            yield "it ends and releases the slot", s._replace(slot=False, worker="idle", done=True), False
+            yield "it ends and closes the circuit", s._replace(probe=False, worker="idle", done=True), False
             if s.left:
                 yield "it is killed", s._replace(worker="idle", left=False), True
-        if "expires" in R and s.slot and s.worker == "idle":
-            yield "the slot expires", s._replace(slot=False), False
+        if "expires" in R and s.probe and s.worker == "idle":
+            yield "the probe expires", s._replace(probe=False), False
 
     def goals(self):
-        return (("a job gets the slot and ends", lambda s: True, lambda s: s.done),)
-
-
-def put(row, i, value):
-    return row[:i] + (value,) + row[i + 1 :]
+        return (("the circuit closes", lambda s: True, lambda s: s.done),)
 
 
 # ---------------------------------------------------------------------------------------------------------------- the command
@@ -962,7 +852,10 @@ DURABLE_DEEP = [
     dict(crash=1, stall=1, error=1),
     dict(stall=1, error=1, late=1, handover=1),
 ]
-SMALL = (Resume, Subscribe, SubscribeKill, SubscribeLoss, Hold, Parents, ParentsKill, Counter, Outbox, Budget, Submit, Resend, Frames, Slot)
+SMALL = (
+    *(Resume, Subscribe, SubscribeKill, SubscribeLoss, Parents, ParentsKill, Counter, Outbox, Budget, Submit, Resend, Frames, Probe),
+    *WAITING,
+)
 
 
 def core(durable=False, **faults):
@@ -988,6 +881,7 @@ def main(args):
         [core(**f) for f in (PLAIN_DEEP if deep else PLAIN)]
         + [core(True, **f) for f in (DURABLE_DEEP if deep else DURABLE)]
         + [m() for m in SMALL]
+        + [Together(**f) for f in (TOGETHER_DEEP if deep else TOGETHER)]
     )
     chosen = [m for m in chosen if m.name.startswith(prefixes)]
     has_core = any(m.name.startswith("core") for m in chosen)

@@ -35,7 +35,8 @@ from chalicelib.domain.limits.admission import RunNow
 from chalicelib.ports import Lease
 from chalicelib.services.worker.attempt import Attempt
 from tests.kit.jobs import ERROR, HOUR, NOW, job
-from tests.model.protocol import CORE_RULES, Resend, Resume, core, explore
+from tests.model.protocol import CORE_RULES, Resend, Resume, core
+from tests.model.search import explore
 
 A, B = "lease-a#1", "lease-b#1"
 DONE = AttemptOutcome(status=Status.COMPLETED, length=2, usage=Usage(input=1, output=2), cost=10)

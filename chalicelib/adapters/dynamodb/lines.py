@@ -42,6 +42,8 @@ class ShardItem(Item):
     sk = UnicodeAttribute(range_key=True)
     owner = UnicodeAttribute()
     until = IntAttribute(attr_name="exp")
+    asleep_until = IntAttribute(null=True, attr_name="asleep")
+    since = IntAttribute(null=True)
     ttl = IntAttribute()
 
 
@@ -55,10 +57,10 @@ class DynamoLines:
         self._shards = bound(ShardItem, stage, "coordination")
         self._jobs = bound(JobItem, stage, "jobs")
 
-    def touch(self, cause: str, tenant: str, now: Ms) -> None:
+    def touch(self, cause: str, tenant: str, now: Ms) -> bool:
         rows = self._rows
         values = [rows.cause.set(cause), rows.tenant.set(tenant), rows.touched_at.set(now), rows.ttl.set((now + ROW_TTL_MS) // 1000)]
-        dynamodb.update(self._row(cause, tenant), values)
+        return not dynamodb.update(self._row(cause, tenant), values, returns="UPDATED_OLD")
 
     def rows(self, bucket: int) -> list[Line]:
         return list(decode_readable(self._rows.query(f"lines#{bucket}", consistent_read=True), _line_of))
@@ -88,7 +90,15 @@ class DynamoLines:
         return _shard_of(item) if item else None
 
     def acquire_shard(self, shard: Shard, now: Ms) -> bool:
-        item = self._shards(SHARDS, str(shard.number), owner=shard.owner, until=shard.until, ttl=(now + DAY_MS) // 1000)
+        item = self._shards(
+            SHARDS,
+            str(shard.number),
+            owner=shard.owner,
+            until=shard.until,
+            asleep_until=shard.asleep_until or None,
+            since=shard.since or None,
+            ttl=(now + DAY_MS) // 1000,
+        )
         free = self._shards.pk.does_not_exist() | (self._shards.owner == shard.owner) | (self._shards.until <= now)
         try:
             dynamodb.put(item, free)
@@ -112,7 +122,7 @@ def _line_of(item: LineItem) -> Line:
 
 @decoded
 def _shard_of(item: ShardItem) -> Shard:
-    return Shard(number=int(item.sk), owner=item.owner, until=item.until)
+    return Shard(number=int(item.sk), owner=item.owner, until=item.until, asleep_until=item.asleep_until or 0, since=item.since or 0)
 
 
 def _held_job_of(item: JobItem) -> HeldJob:

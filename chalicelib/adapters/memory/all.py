@@ -36,6 +36,7 @@ from chalicelib.adapters.memory.notifications import (
 )
 from chalicelib.adapters.memory.provider import MemoryPrices
 from chalicelib.adapters.memory.queues import MemoryQueues
+from chalicelib.adapters.memory.rates import MemoryRates
 from chalicelib.adapters.memory.streaming import MemoryConnections, MemorySockets, MemorySubscriptions, MemoryTickets
 from chalicelib.adapters.memory.throughput import MemoryThroughputStats
 
@@ -68,6 +69,7 @@ class InMemoryAdapters:
     semaphores: MemorySemaphores = field(default_factory=MemorySemaphores)
     type_limiters: MemoryTypeLimiters = field(default_factory=MemoryTypeLimiters)
     job_files: MemoryJobFiles = field(default_factory=MemoryJobFiles)
+    rates: MemoryRates = field(default_factory=MemoryRates)
     request_counters: MemoryRequestCounters = field(default_factory=MemoryRequestCounters)
     api_keys: MemoryApiKeys = field(default_factory=MemoryApiKeys)
     sockets: MemorySockets = field(default_factory=MemorySockets)

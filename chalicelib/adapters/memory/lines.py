@@ -28,11 +28,12 @@ class MemoryLines:
         self._jobs = jobs
         self._lock = threading.Lock()
 
-    def touch(self, cause: str, tenant: str, now: Ms) -> None:
+    def touch(self, cause: str, tenant: str, now: Ms) -> bool:
         with self._lock:
             seen = self.lines.get((cause, tenant))
             position = seen.position if seen is not None else None
             self.lines[cause, tenant] = Line(cause=cause, tenant=tenant, touched_at=now, position=position)
+            return seen is None
 
     def rows(self, bucket: int) -> list[Line]:
         with self._lock:

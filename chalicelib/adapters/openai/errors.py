@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from chalicelib.adapters.openai.error_body import ErrorBody, read_error
+from chalicelib.adapters.openai.rate_headers import rate_headers_of, refusal_of
 from chalicelib.adapters.openai.redaction import redact_message
 from chalicelib.adapters.openai.waits import wait_of
 from chalicelib.domain.failures import (
@@ -349,6 +350,7 @@ def _failure(error: Error, headers: Mapping[str, str], url: str) -> AttemptFaile
     )
     if isinstance(failure, ProviderRateLimited):  # capacity for cheap requests says nothing about others
         failure.is_shared = "resource_unavailable" not in said.codes
+        failure.refusal, failure.rate = refusal_of(said.message, wait), rate_headers_of(headers)
     return failure
 
 

@@ -19,6 +19,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Iterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import replace
 from threading import Lock
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -28,6 +29,7 @@ from chalicelib.adapters.openai.address import problem_of
 from chalicelib.adapters.openai.errors import from_exception, misconfigured
 from chalicelib.adapters.openai.events import ResponseReader, whole
 from chalicelib.adapters.openai.parameters import OUR_NAMES, optional_parameters, param_of, refused_parameters
+from chalicelib.adapters.openai.rate_headers import rate_headers_of
 from chalicelib.adapters.openai.sse_decoder import MAX_EVENT_BYTES, EventDecoder
 from chalicelib.adapters.openai.unexpected_answer import check_answer
 from chalicelib.domain.bounded_cache import BoundedCache
@@ -46,7 +48,7 @@ from chalicelib.domain.failures import (
     StreamMalformed,
 )
 from chalicelib.domain.text import repair_surrogates
-from chalicelib.ports import FetchedResponse, ModelRequest, Offload, ProviderEvent
+from chalicelib.ports import FetchedResponse, ModelRequest, Offload, ProviderEvent, ResponseStarted
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -234,7 +236,7 @@ class OpenAIResponses:
                     if read is not None:
                         silent = 0.0
                     for event in read or ():
-                        yield event
+                        yield _with_rate(event, response)
             await _drain(pieces)
         except AttemptFailed as exc:
             exc.provider_request_id = exc.provider_request_id or response.headers.get("x-request-id")
@@ -320,10 +322,15 @@ async def _whole(response: AsyncAPIResponse[Any], request: ModelRequest) -> Asyn
         data = b"".join(read)
         events = _events_in(data) if data.lstrip().startswith(EVENT_BEGINNINGS) else whole(data, background=request.background)
         for event in events:
-            yield event
+            yield _with_rate(event, response)
     except AttemptFailed as exc:
         exc.provider_request_id = exc.provider_request_id or response.headers.get("x-request-id")
         raise
+
+
+def _with_rate(event: ProviderEvent, response: AsyncAPIResponse[Any]) -> ProviderEvent:
+    """Add to the first event of a response what its headers say about the rate limits."""
+    return replace(event, rate=rate_headers_of(response.headers)) if isinstance(event, ResponseStarted) else event
 
 
 async def _open(

@@ -16,7 +16,7 @@ BUCKETS = 16  # of lines: as many shards of the scheduler are possible
 class CauseKind(StrEnum):
     """What kind of thing a job waits for; the subject says which one."""
 
-    OPENAI = "openai"  # a key, address or worker with which OpenAI can be asked; no subject
+    OPENAI = "openai"  # what is needed to ask OpenAI: a `key`, an `address`, or a `worker` that can
     CIRCUIT = "circuit"  # the circuit of a model
     RATE = "rate"  # the requests and tokens that a model takes in a minute
     TYPE = "type"  # the limits of a job type
@@ -54,3 +54,6 @@ def bucket_of(cause: str) -> int:
 def shard_of(cause: str, shards: int) -> int:
     """Return which of so many shards of the scheduler serves a cause."""
     return bucket_of(cause) % shards
+
+
+MISSING_KEY = cause_of(CauseKind.OPENAI, "key")

@@ -19,7 +19,7 @@ from chalicelib.services.load_jobs import load_jobs
 from chalicelib.services.maintenance.check_job import ERROR_BACKOFF_MS, check_job
 from chalicelib.services.maintenance.context import SweepContext, SweepResult
 from chalicelib.services.scheduling.context import LineContext
-from chalicelib.services.scheduling.visits import SELF_SERVED, wake_shard
+from chalicelib.services.scheduling.visits import SELF_SERVED, ShardMessage, wake_shard
 
 PAGE_SIZE = 200  # late jobs of each index shard that are read together
 CHUNK = 100  # jobs between two looks at the clock
@@ -56,8 +56,8 @@ def _wake_idle_shards(ctx: LineSweepContext) -> int:
     now, woken = ctx.clock.now(), 0
     for number in sorted(numbers):
         shard = ctx.lines.shard(number)
-        if shard is None or shard.until <= now:
-            wake_shard(ctx, number, now)
+        if shard is None or not shard.is_served(now):
+            wake_shard(ctx, ShardMessage(number, at=now))
             woken += 1
     return woken
 

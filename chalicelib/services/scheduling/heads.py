@@ -25,12 +25,12 @@ class Heads:
     def __init__(self) -> None:
         self.jobs: list[HeldJob] = []  # by place
         self.is_empty = False  # the index had no job of the line, not even a released one
-        self._read_at: Ms | None = None
+        self.read_at: Ms = -1  # -1: not yet
         self._released: dict[str, Ms] = {}
         self._releases: dict[tuple[str, int], tuple[Ms, int]] = {}  # by job and generation: when last, and how often
 
     def is_stale(self, now: Ms) -> bool:
-        return self._read_at is None or not 0 <= now - self._read_at < FRESH_MS or not self.jobs
+        return not 0 <= now - self.read_at < FRESH_MS or not (self.jobs or self.is_empty)
 
     def read(self, ctx: SchedulingContext, cause: str, tenant: str, now: Ms) -> None:
         """Read the first jobs of each lane. A request for each lane that has jobs, and one more."""
@@ -47,7 +47,7 @@ class Heads:
             rank = int(page[-1].place.partition("#")[0])
             after = page[-1].place if not waiting else f"{rank + 1}#"  # enough of this lane; on with the next
         self.jobs = sorted(found.values(), key=lambda job: job.place)
-        self._read_at, self.is_empty = now, total == 0
+        self.read_at, self.is_empty = now, total == 0
 
     def release(self, job: HeldJob, now: Ms) -> int:
         """Note that a job is released. Returns how often it was, this time included."""

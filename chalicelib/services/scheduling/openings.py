@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from chalicelib.domain.errors import JobTypeNotFound
 from chalicelib.domain.limits.circuit_breaker import CircuitBreaker, CircuitState, Permission, check_permission, origin_of
 from chalicelib.domain.limits.pauses import Pause, line_pause
-from chalicelib.domain.queues.causes import CauseKind, kind_of, subject_of
+from chalicelib.domain.queues.causes import MISSING_KEY, CauseKind, kind_of, subject_of
 from chalicelib.domain.units import Ms
 from chalicelib.services.scheduling.context import SchedulingContext
 
@@ -46,13 +46,12 @@ class Trials:
 
         Args:
             touched_at: when a job was last held for the cause.
-            pause: how long to wait after a wave that met the cause again.
+            pause: how long to wait after a job that met the cause.
         """
-        if self.released_at is None:
-            return Opening(1, now + TRIAL_MS)
-        has_met = touched_at > self.released_at
-        if now < self.released_at + (pause if has_met else TRIAL_MS):
-            return Opening(0, self.released_at + (pause if has_met else TRIAL_MS))
+        has_met = self.released_at is None or touched_at > self.released_at
+        ready_at = touched_at + pause if self.released_at is None else self.released_at + (pause if has_met else TRIAL_MS)
+        if now < ready_at:
+            return Opening(0, ready_at)
         self.wave = 1 if has_met else min(WAVE, self.wave * 2)
         return Opening(self.wave, now + TRIAL_MS)
 
@@ -63,8 +62,8 @@ class Facts:
 
     circuits: Mapping[str, CircuitBreaker] = field(default_factory=dict)
     has_key: bool = False
-    pauses: tuple[Pause, ...] | None = ()  # those for everybody; None: unknown
-    tenant_pauses: Mapping[str, tuple[Pause, ...]] = field(default_factory=dict)  # of the tenants in lines of pauses
+    pauses: tuple[Pause, ...] | None = None  # those for everybody; None: unknown
+    tenant_pauses: Mapping[str, tuple[Pause, ...]] = field(default_factory=dict)  # of tenants in lines of pauses; absent: unknown
 
 
 def opening_of(
@@ -78,7 +77,9 @@ def opening_of(
     """
     match kind_of(cause):
         case CauseKind.OPENAI:
-            return trials.opening(max(touched.values()), TRIAL_PAUSE_MS, now) if facts.has_key else Opening(0, now + RECHECK_MS)
+            if cause == MISSING_KEY:
+                return Opening(WAVE, now + ROUND_MS) if facts.has_key else Opening(0, now + RECHECK_MS)
+            return trials.opening(max(touched.values()), TRIAL_PAUSE_MS, now)
         case CauseKind.CIRCUIT:
             return _circuit_opening(facts.circuits.get(subject_of(cause)), touched, probed, now)
         case CauseKind.RATE:
@@ -105,7 +106,7 @@ def _circuit_opening(circuit: CircuitBreaker | None, touched: Mapping[str, Ms], 
         by_tenant[tenant] = WAVE if permission is Permission.ALLOWED else int(may_probe)
     if circuit.state is CircuitState.CLOSED:
         return Opening(WAVE, now + ROUND_MS, by_tenant)
-    if circuit.state is CircuitState.OPEN and any(by_tenant.values()) and max(probed.values(), default=0) + PROBE_PAUSE_MS <= now:
+    if any(by_tenant.values()) and max(probed.values(), default=0) + PROBE_PAUSE_MS <= now:
         return Opening(1, now + PROBE_PAUSE_MS, by_tenant)
     if circuit.is_forced:
         return Opening(0, now + RECHECK_MS)
@@ -116,10 +117,12 @@ def _pause_opening(facts: Facts, subject: str, touched: Mapping[str, Ms], now: M
     """The line of a tenant lets its waves go when no pause holds back all of it."""
     by_tenant: dict[str, int] = {}
     next_at = now + RECHECK_MS
-    if facts.pauses is None:
-        return Opening(0, next_at)
     for tenant in touched:
-        pause = line_pause(subject, tenant, (*facts.pauses, *facts.tenant_pauses.get(tenant, ())), now)
+        own = facts.tenant_pauses.get(tenant)
+        if facts.pauses is None or own is None:  # unknown
+            by_tenant[tenant] = 0
+            continue
+        pause = line_pause(subject, tenant, (*facts.pauses, *own), now)
         by_tenant[tenant] = WAVE if pause is None else 0
         next_at = min(next_at, now + ROUND_MS if pause is None else pause.until or next_at)
     return Opening(WAVE if any(by_tenant.values()) else 0, next_at, by_tenant)

@@ -6,9 +6,10 @@ release writes no record: the generation stays, so a job that is released twice 
 one whose wake-up is lost is still in its line and is released again.
 
 A loop that finds no line gives up its lease and reads the lines once more. One whose causes cannot
-be over for a while sends itself a message for that time and ends. One that dies is followed by the
-next within half a minute, because it has sent a delayed message ahead; and the sweep wakes each
-shard that has lines and no loop.
+be over for a while sends itself a message for that time and ends. While it goes on it sends a
+delayed message ahead, so one that dies is followed by the next within half a minute. And the sweep
+wakes each shard that has lines and no loop. A message leads to at most one other, so there are never
+many.
 """
 
 from __future__ import annotations
@@ -18,13 +19,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 
-from chalicelib.domain.errors import Unavailable
+from chalicelib.domain.errors import Unavailable, UnreadableRecord
 from chalicelib.domain.jobs.job_type import NO_MODEL
 from chalicelib.domain.jobs.queue_routing import release_queue
+from chalicelib.domain.limits.circuit_breaker import CircuitBreaker
 from chalicelib.domain.limits.fair_queue import FairQueue
 from chalicelib.domain.limits.held_job import HeldJob
 from chalicelib.domain.limits.pauses import Pause, PauseBoard
-from chalicelib.domain.queues.causes import BUCKETS, CauseKind, kind_of
+from chalicelib.domain.queues.causes import BUCKETS, MISSING_KEY, CauseKind, kind_of
 from chalicelib.domain.queues.lanes import READY
 from chalicelib.domain.queues.wakeup import Grant, WakeUp
 from chalicelib.domain.units import Ms
@@ -32,7 +34,7 @@ from chalicelib.ports import Line, Shard
 from chalicelib.services.scheduling.context import SchedulingContext
 from chalicelib.services.scheduling.heads import Heads
 from chalicelib.services.scheduling.openings import ROUND_MS, Facts, Opening, Trials, opening_of
-from chalicelib.services.scheduling.visits import SELF_SERVED, wake_shard
+from chalicelib.services.scheduling.visits import MAX_DELAY_MS, SELF_SERVED, Call, ShardMessage, wake_shard
 
 LEASE_MS, RENEW_SECONDS = 6_000, 2.0
 SAFE_MS = 2_000  # a loop whose lease ends sooner releases nothing
@@ -40,8 +42,10 @@ RUN_MS = 100_000  # of one invocation; the next one continues
 NET_MS, NET_DELAY_MS = 20_000, 25_000  # how often a loop sends itself a message, and with which delay: it finds the loop alive, or goes on
 ROWS_MS = 2_000  # how often the lines are read
 FACTS_MS = 1_000  # how often the facts about causes are read
-QUIET_MS = 30_000  # after the last job was held, and after two looks that found none, the row of a line is deleted
+KEY_MS = 15_000  # how often it is looked whether there is an OpenAI key
+QUIET_MS = 30_000  # between two looks that found no job in a line, after which its row is deleted
 SLEEP_MS = 20_000  # a loop ends if no cause can be over sooner
+LINGER_MS = 5_000  # and if no job was held for so long
 MAX_TENANTS = 32  # of a cause that are looked at in one round
 MAX_READY = 100  # messages in the queue `ready`, with which nothing more is released
 SUSPICIOUS_RELEASES = 3  # after so many releases the record of a job is read: perhaps it is in no line any more
@@ -58,14 +62,17 @@ class _Queue:
     fair: FairQueue = field(default_factory=FairQueue)
     trials: Trials = field(default_factory=Trials)
     probed: dict[str, Ms] = field(default_factory=dict)
-    empty_since: dict[str, Ms] = field(default_factory=dict)  # tenant: when its line was first found empty
+    empty_since: dict[str, Ms] = field(default_factory=dict)  # tenant: when its line was first found empty, with the row as it is
     next_at: Ms = 0
     saved_at: Ms = 0
 
     def refresh(self, lines: Iterable[Line]) -> None:
-        self.lines = {line.tenant: line for line in lines}
+        before, self.lines = self.lines, {line.tenant: line for line in lines}
         for tenant, line in self.lines.items():
-            self.heads.setdefault(tenant, Heads())
+            heads = self.heads.setdefault(tenant, Heads())
+            if tenant in before and before[tenant].touched_at != line.touched_at:  # what was seen before says nothing
+                heads.is_empty = False
+                self.empty_since.pop(tenant, None)
             self.fair.join(tenant, position=line.position)
         for tenant in set(self.heads) - set(self.lines):
             del self.heads[tenant]
@@ -84,7 +91,7 @@ class ShardLoop:
         self._until = min(until, ctx.clock.now() + RUN_MS)
         self._shard = Shard(number=number, owner=ctx.new_id(), until=0)
         self._queues: dict[str, _Queue] = {}
-        self._facts, self._facts_at = Facts(), 0
+        self._facts, self._facts_at, self._key_at = Facts(), 0, 0
         self._board: PauseBoard | None = None  # None: not read yet
         self._pauses: dict[str, tuple[int, tuple[Pause, ...]]] = {}  # by tenant, with the version of the board
         self._rows_at, self._net_at = 0, 0
@@ -106,20 +113,27 @@ class ShardLoop:
     async def _serve(self) -> None:
         ctx = self._ctx
         while (now := ctx.clock.now()) < self._until:
-            if now >= self._net_at:
-                await ctx.offload(wake_shard, ctx, self._number, now + NET_DELAY_MS)
-                self._net_at = now + NET_MS
             await self._read_lines(now)
             if not self._queues and await self._end():
                 return
             await self._visit_all()
             next_at = min((queue.next_at for queue in self._queues.values()), default=now)
-            if next_at > ctx.clock.now() + SLEEP_MS and await self._end():
-                await ctx.offload(wake_shard, ctx, self._number, next_at)
+            if next_at > ctx.clock.now() + SLEEP_MS and self._is_quiet(now) and await self._end():
+                await self._sleep_until(min(next_at, now + MAX_DELAY_MS))
                 return
+            if now >= self._net_at:
+                await ctx.offload(wake_shard, ctx, ShardMessage(self._number, Call.WATCH), now + NET_DELAY_MS)
+                self._net_at = now + NET_MS
             await asyncio.sleep(ROUND_MS / 1000)
         await ctx.offload(ctx.lines.release_shard, self._shard)
-        await ctx.offload(wake_shard, ctx, self._number, ctx.clock.now())
+        await ctx.offload(wake_shard, ctx, ShardMessage(self._number, at=ctx.clock.now()))
+
+    def _is_quiet(self, now: Ms) -> bool:
+        """Whether no job was held a moment ago, and no line seems to be empty. While jobs come, a loop
+        that is there is cheaper than a message for each; and to see that a line is empty takes a while.
+        """
+        touched = (line.touched_at for queue in self._queues.values() for line in queue.lines.values())
+        return now - max(touched, default=0) >= LINGER_MS and not any(queue.empty_since for queue in self._queues.values())
 
     async def _end(self) -> bool:
         """Give up the lease, then look once more: whoever held a job meanwhile saw the lease, or is seen now.
@@ -130,6 +144,15 @@ class ShardLoop:
         await ctx.offload(ctx.lines.release_shard, self._shard)
         await self._read_lines(ctx.clock.now(), again=True)
         return self._queues.keys() <= known or not await self._renew()
+
+    async def _sleep_until(self, at: Ms) -> None:
+        """Say until when nothing may start, then send the message for that time. If the shard is served
+        by another loop meanwhile, that one decides.
+        """
+        ctx = self._ctx
+        asleep = Shard(number=self._number, owner=self._shard.owner, until=0, asleep_until=at, since=self._rows_at)
+        if await ctx.offload(ctx.lines.acquire_shard, asleep, ctx.clock.now()):
+            await ctx.offload(wake_shard, ctx, ShardMessage(self._number, Call.TIMER, at), at)
 
     async def _renew(self) -> bool:
         ctx, now = self._ctx, self._ctx.clock.now()
@@ -168,28 +191,49 @@ class ShardLoop:
         if now - self._facts_at < FACTS_MS:
             return
         ctx = self._ctx
-        circuits, board = await ctx.offload(ctx.circuit_breakers.all_with_board)
-        needs_key = any(kind_of(cause) is CauseKind.OPENAI for cause in self._queues)
-        has_key = needs_key and await ctx.provider.is_configured()
-        self._board = board or self._board
-        for_all = self._board.pauses if self._board is not None else None
-        known, paused = {circuit.model: circuit for circuit in circuits}, await self._read_pauses(self._board or PauseBoard(), now)
-        self._facts, self._facts_at = Facts(known, has_key, for_all, paused), now
+        await self._read_circuits()
+        if MISSING_KEY in self._queues and not self._facts.has_key and now - self._key_at >= KEY_MS:
+            self._facts.has_key, self._key_at = await ctx.provider.is_configured(), now
+            if not self._facts.has_key:
+                ctx.log("openai_not_configured")
+        await self._read_pauses(now)
+        self._facts_at = now
 
-    async def _read_pauses(self, board: PauseBoard, now: Ms) -> dict[str, tuple[Pause, ...]]:
-        """Return the pauses of the tenants that have lines of pauses. They are read when the board has
-        changed, because both change together.
+    async def _read_circuits(self) -> None:
+        """Read the circuits of all models, and the board of the pauses with them.
+
+        If they cannot be read, circuits count as closed (protocol: if in doubt the circuit is
+        closed), and the last board stays.
         """
-        ctx = self._ctx
+        circuits: list[CircuitBreaker] = []
+        try:
+            circuits, board = await self._ctx.offload(self._ctx.circuit_breakers.all_with_board)
+            self._board = board or self._board
+        except Exception as exc:  # noqa: BLE001 - no fault of the store may stop jobs
+            self._ctx.log("circuit_breakers_unavailable", error=exc)
+        self._facts.circuits = {circuit.model: circuit for circuit in circuits}
+
+    async def _read_pauses(self, now: Ms) -> None:
+        """Read the pauses of the tenants that have lines of pauses, again when the board has changed:
+        both change together.
+        """
+        ctx, board = self._ctx, self._board
+        if board is None:
+            return
         lines = [queue.lines for queue in self._queues.values() if kind_of(queue.cause) is CauseKind.PAUSE]
-        tenants = {tenant for line in lines for tenant in line if board.may_concern(tenant, now)}
-        unread = [tenant for tenant in tenants if self._pauses.get(tenant, (0, ()))[0] != board.version]
+        tenants = {tenant for line in lines for tenant in line}
+        self._pauses = {tenant: known for tenant, known in self._pauses.items() if tenant in tenants and known[0] == board.version}
+        unread = sorted(tenant for tenant in tenants - set(self._pauses) if board.may_concern(tenant, now))
         for start in range(0, len(unread), MAX_TENANTS):
             read = [partial(ctx.pauses.of_tenant, tenant, consistent=True) for tenant in unread[start : start + MAX_TENANTS]]
-            for record in await asyncio.gather(*map(ctx.offload, read)):
-                self._pauses[record.tenant] = board.version, record.pauses
-        self._pauses = {tenant: self._pauses[tenant] for tenant in tenants}
-        return {tenant: pauses for tenant, (_, pauses) in self._pauses.items()}
+            try:
+                for record in await asyncio.gather(*map(ctx.offload, read)):
+                    self._pauses[record.tenant] = board.version, record.pauses
+            except (Unavailable, UnreadableRecord) as exc:  # the lines of tenants whose pauses are unknown stay closed
+                ctx.log("pauses_unavailable", tenants=len(unread), error=exc)
+        unconcerned = {tenant: () for tenant in tenants if not board.may_concern(tenant, now)}
+        self._facts.pauses = board.pauses
+        self._facts.tenant_pauses = {**{tenant: pauses for tenant, (_, pauses) in self._pauses.items()}, **unconcerned}
 
     async def _visit_all(self) -> None:
         ctx, now = self._ctx, self._ctx.clock.now()
@@ -219,9 +263,10 @@ class ShardLoop:
     async def _read_heads(self, queue: _Queue, opening: Opening, now: Ms) -> None:
         """Read the heads of the tenants that come next; of all if the line may be empty."""
         ctx, positions = self._ctx, queue.fair.positions()
-        may_be_empty = {tenant for tenant, line in queue.lines.items() if now - line.touched_at >= QUIET_MS}
+        may_be_empty = {tenant for tenant, line in queue.lines.items() if now - line.touched_at >= LINGER_MS or tenant in queue.empty_since}
         tenants = sorted(queue.lines, key=lambda tenant: positions.get(tenant, 0.0))[:MAX_TENANTS] if opening.jobs else []
         stale = [tenant for tenant in {*tenants, *may_be_empty} if queue.heads[tenant].is_stale(now)]
+        stale.sort(key=lambda tenant: queue.heads[tenant].read_at)  # all take turns
         await asyncio.gather(*(ctx.offload(queue.heads[tenant].read, ctx, queue.cause, tenant, now) for tenant in stale[:MAX_TENANTS]))
 
     def _may_release(self, now: Ms) -> bool:
@@ -273,18 +318,25 @@ class ShardLoop:
         return False
 
     async def _remove_empty(self, queue: _Queue, now: Ms) -> None:
-        """Delete the rows of lines in which two looks have found no job for a while."""
+        """Delete the rows of lines in which two looks found no job, if nobody has written the row since
+        the first one (protocol rule 27: the row before the record). The time between the looks is
+        this loop's own: other clocks may be wrong.
+        """
         ctx = self._ctx
         for tenant, line in list(queue.lines.items()):
             if not queue.heads[tenant].is_empty:
                 queue.empty_since.pop(tenant, None)
                 continue
-            since = queue.empty_since.setdefault(tenant, now)
-            if now - line.touched_at < QUIET_MS or now - since < ROWS_MS:
+            read_at = queue.heads[tenant].read_at
+            since = queue.empty_since.setdefault(tenant, read_at)
+            if read_at - since < QUIET_MS:
                 continue
             if await ctx.offload(ctx.lines.remove, line):
                 del queue.lines[tenant], queue.heads[tenant], queue.empty_since[tenant]
                 queue.fair.leave(tenant)
+            else:
+                queue.heads[tenant].is_empty = False
+                queue.empty_since.pop(tenant)
         if not queue.lines:
             del self._queues[queue.cause]
 
@@ -296,6 +348,8 @@ class ShardLoop:
         queue.saved_at = now
 
 
-async def serve_shard(ctx: SchedulingContext, number: int, until: Ms) -> None:
-    """Serve a shard of the scheduler; see `ShardLoop.run`."""
-    await ShardLoop(ctx, number, until).run()
+async def serve_shard(ctx: SchedulingContext, message: ShardMessage, until: Ms) -> None:
+    """Serve the shard that a message names, if the message counts; see `ShardLoop.run`."""
+    shard = await ctx.offload(ctx.lines.shard, message.shard)
+    if message.counts(shard, ctx.clock.now()):
+        await ShardLoop(ctx, message.shard, until).run()

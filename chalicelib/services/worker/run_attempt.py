@@ -223,8 +223,7 @@ class AttemptRunner:
         (protocol rule 9: no frame before the write).
         """
         ctx, attempt = self._ctx, self.attempt
-        if hold is not None:
-            await join_line(ctx, attempt.job, hold)
+        joined = await join_line(ctx, attempt.job, hold)
         job = await offload_with_retry(ctx, update_job, ctx.jobs, attempt.job, self._end_transition(evaluation, hold))
         if job is None:
             ctx.log("attempt_fenced", job_id=attempt.job.id, attempt=attempt.number)
@@ -237,7 +236,7 @@ class AttemptRunner:
             if job.status is Status.RETRYING:
                 await ctx.offload(send_wake_up, ctx.queues, job, ctx.clock.now())
             elif job.status is Status.HELD:
-                await announce_hold(ctx, job)
+                await announce_hold(ctx, job, joined)
             await self.broadcaster.sync_writers()
         except Unavailable as exc:  # the record is written: the sweeper wakes the job, and the change stream notifies subscribers
             ctx.log("job_end_not_broadcast", job_id=job.id, attempt=attempt.number, error=exc)

@@ -13,14 +13,18 @@ from chalicelib.domain.failures import AttemptFailed, NotConfigured
 from chalicelib.domain.jobs.job import Usage
 from chalicelib.domain.jobs.job_type import JobType
 from chalicelib.domain.limits.admission import HoldReason, WaitUntil
-from chalicelib.domain.queues.causes import CauseKind, cause_of
+from chalicelib.domain.queues.causes import MISSING_KEY, CauseKind, cause_of
 from chalicelib.ports import ResponseEnded
 from chalicelib.services.worker.attempt import Attempt
 from chalicelib.services.worker.context import WorkerContext
 from chalicelib.services.worker.log_events import log_missing_api_key
 
-OPENAI = cause_of(CauseKind.OPENAI)
 CACHE_TTL_MS = 15_000  # how long an environment caches whether there is a key
+_CAUSES = {
+    HoldReason.OPENAI_NOT_CONFIGURED: MISSING_KEY,
+    HoldReason.OPENAI_ADDRESS_INVALID: cause_of(CauseKind.OPENAI, "address"),
+    HoldReason.WORKER_MISCONFIGURED: cause_of(CauseKind.OPENAI, "worker"),
+}
 LOCAL_MODEL = "local"  # the model that results name if the fallback answered
 
 
@@ -32,7 +36,7 @@ async def api_key_gate(ctx: WorkerContext, kind: JobType) -> WaitUntil | None:
     if not kind.instructions or kind.fallback is not None or await _has_key(ctx):
         return None
     log_missing_api_key(ctx)
-    return WaitUntil(None, HoldReason.OPENAI_NOT_CONFIGURED, OPENAI)
+    return WaitUntil(None, HoldReason.OPENAI_NOT_CONFIGURED, MISSING_KEY)
 
 
 def hold_if_not_configured(ctx: WorkerContext, attempt: Attempt, failure: AttemptFailed | None) -> WaitUntil | None:
@@ -49,7 +53,7 @@ def hold_if_not_configured(ctx: WorkerContext, attempt: Attempt, failure: Attemp
     if reason is HoldReason.OPENAI_NOT_CONFIGURED:
         ctx.local_state.api_key_present, ctx.local_state.api_key_read_at = False, ctx.clock.now()
     log_missing_api_key(ctx, failure)
-    return WaitUntil(None, reason, OPENAI)
+    return WaitUntil(None, reason, _CAUSES[reason])
 
 
 def answer_with_fallback(ctx: WorkerContext, attempt: Attempt) -> ResponseEnded | None:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 
 from chalicelib.domain.errors import JobTypeNotFound
 from chalicelib.domain.jobs import transitions
@@ -19,6 +20,7 @@ from chalicelib.domain.limits.circuit_breaker import CircuitBreaker, Permission,
 from chalicelib.domain.limits.model_pause import FALLBACK_AFTER_MS, is_paused
 from chalicelib.domain.queues.causes import CauseKind, cause_of
 from chalicelib.domain.queues.wakeup import WakeUp
+from chalicelib.domain.units import Ms
 from chalicelib.services.retrying import offload_with_retry
 from chalicelib.services.scheduling.visits import wake_if_idle
 from chalicelib.services.update_job import update_job
@@ -28,6 +30,8 @@ from chalicelib.services.worker.admission.circuit_gate import acquire_probe, loa
 from chalicelib.services.worker.admission.pause_gate import pause_gate
 from chalicelib.services.worker.admission.type_limit_gate import acquire_permit, release_permit
 from chalicelib.services.worker.context import WorkerContext
+
+SLOW_HOLD_MS = 10_000  # a hold that took so long joins its line again: the scheduler deletes the row of an empty one after 30 s
 
 
 async def admit_job(ctx: WorkerContext, job: Job, limiter_lock: asyncio.Lock) -> Admission:
@@ -80,25 +84,43 @@ async def hold_job(ctx: WorkerContext, wake_up: WakeUp, job: Job, wait: WaitUnti
     def change(seen: Job) -> Job | None:
         return transitions.hold(seen, wake_up.generation, wait.reason, wait.when, clock.now(), wait.cause)
 
-    await join_line(ctx, job, wait)
+    joined = await join_line(ctx, job, wait)
     held = await offload_with_retry(ctx, update_job, ctx.jobs, job, change)
     if held is not None and held.status is Status.HELD:
-        await announce_hold(ctx, held)
+        await announce_hold(ctx, held, joined)
     return held
 
 
-async def join_line(ctx: WorkerContext, job: Job, wait: WaitUntil) -> None:
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """That a line was joined."""
+
+    at: Ms
+    is_new: bool = False  # it had no row before
+
+
+async def join_line(ctx: WorkerContext, job: Job, wait: WaitUntil | None) -> Joined:
     """Note that the line has a job, before the job is held in it: no job is in a line that nobody serves."""
-    if wait.cause not in (None, OWN_PAUSE):
-        await offload_with_retry(ctx, ctx.lines.touch, wait.cause, job.tenant, ctx.clock.now())
+    now = ctx.clock.now()
+    if wait is None or wait.cause in (None, OWN_PAUSE):
+        return Joined(now)
+    return Joined(now, await offload_with_retry(ctx, ctx.lines.touch, wait.cause, job.tenant, now))
 
 
-async def announce_hold(ctx: WorkerContext, held: Job) -> None:
-    """Let a held job be woken: by the scheduler of its line, or by a message for its time."""
+async def announce_hold(ctx: WorkerContext, held: Job, joined: Joined) -> None:
+    """Let a held job be woken: by the scheduler of its line, or by a message for its time.
+
+    The row of a line that nobody seems to be in is deleted after a while, so a hold that took long
+    joins its line again (protocol rule 27: the row before the record). Of a job that is paused itself
+    nobody serves the line: who resumes it wakes it.
+    """
     if held.cause == OWN_PAUSE:
         return
     if held.cause is not None:
-        await ctx.offload(wake_if_idle, ctx, held.cause)
+        is_new = joined.is_new
+        if ctx.clock.now() - joined.at >= SLOW_HOLD_MS:
+            is_new = await offload_with_retry(ctx, ctx.lines.touch, held.cause, held.tenant, ctx.clock.now())
+        await ctx.offload(partial(wake_if_idle, ctx, held.cause, is_new=is_new))
     else:
         await ctx.offload(try_send_wake_up, ctx, held)
 

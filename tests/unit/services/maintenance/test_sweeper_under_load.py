@@ -13,7 +13,7 @@ import pytest
 from chalicelib.domain.errors import Unavailable
 from chalicelib.domain.jobs.index_keys import due_shard
 from chalicelib.domain.jobs.job import Job, JobError, Status
-from chalicelib.domain.queues.lanes import JOB_QUEUES, LANES
+from chalicelib.domain.queues.lanes import HOME_QUEUES, LANES
 from chalicelib.ports import Lease
 from chalicelib.services.maintenance.sweeper import BUDGET_MS, MAX_PER_PARTITION
 from chalicelib.services.worker.process_messages import process_messages
@@ -190,7 +190,7 @@ def test_a_failing_index_partition_does_not_hide_the_others() -> None:
     assert done["resent"] == 1
     assert sent(world) == {retry.id}
     logged = [about.get("what") for fact, about in world.log_lines if fact == "sweep_step_failed"]
-    assert logged == ["leases", *JOB_QUEUES, "connections"]
+    assert logged == ["leases", *HOME_QUEUES, "connections", "lines"]
 
 
 def test_a_lease_with_an_unreclaimed_job_is_kept_for_the_next_sweep() -> None:

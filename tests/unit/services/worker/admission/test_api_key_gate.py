@@ -12,8 +12,10 @@ from chalicelib import job_types
 from chalicelib.domain.failures import AddressInvalid, AttemptFailed, NotConfigured, ProviderUnavailable, WorkerMisconfigured
 from chalicelib.domain.jobs.job import Job, Status, Usage
 from chalicelib.domain.limits.circuit_breaker import CircuitBreaker, CircuitState, force_open
+from chalicelib.domain.queues.causes import MISSING_KEY
 from chalicelib.domain.validation.schema import problems
 from chalicelib.job_types._shared.story_scoring import score_story
+from chalicelib.services.scheduling.visits import ask_for_visit
 from chalicelib.services.worker.admission.api_key_gate import CACHE_TTL_MS
 from tests.kit.provider import Script
 from tests.kit.world import World
@@ -48,19 +50,18 @@ def missing_key_events(world: World) -> int:
 
 
 def test_a_job_is_held_without_an_api_key_and_runs_once_there_is_one() -> None:
-    """Waiting uses up no attempt, however often the job is re-checked."""
+    """Waiting uses up no attempt and writes nothing, however long it lasts."""
     world = keyless(WHOLE)
     job = world.submit()
 
     run_for(world, job, 3_600)
     waiting = world.job(job)
     world.provider.has_key = True
-    run_for(world, job, 400)
+    run_for(world, job, 120)
 
     assert (waiting.status, waiting.reason) == (Status.HELD, "openai_not_configured")
-    assert waiting.resume_at is not None
     assert (waiting.attempt, waiting.tries, waiting.error) == (0, 0, None)
-    assert waiting.generation > 5
+    assert (waiting.cause, waiting.generation, waiting.version) == ("openai:key", 2, 2)
     done = world.job(job)
     assert (done.status, done.attempt, world.log_text(done)) == (Status.COMPLETED, 1, "whole")
 
@@ -90,16 +91,16 @@ def test_a_job_waits_for_an_address_or_a_worker_that_cannot_be_used(error: Excep
     assert world.job(job).status is Status.COMPLETED
 
 
-def test_a_wake_up_after_storing_a_key_runs_a_held_job_at_once() -> None:
-    """An operator need not wait for the next re-check."""
+def test_a_visit_after_storing_a_key_runs_a_held_job_at_once() -> None:
+    """An operator need not wait for the next look at the key."""
     world = keyless(WHOLE)
     job = world.submit()
     world.deliver()
     world.provider.has_key = True
     world.clock.advance(CACHE_TTL_MS / 1000)
 
-    assert world.job(job).resume_at is not None
-    world.deliver(messages=[world.wake(world.job(job))])
+    ask_for_visit(world.container, MISSING_KEY)
+    world.deliver()
 
     assert world.job(job).status is Status.COMPLETED
 
@@ -110,8 +111,7 @@ def test_a_missing_api_key_is_logged_once_per_interval() -> None:
     for _ in range(20):
         world.submit()
 
-    world.deliver()
-    world.deliver()
+    world.deliver(messages=world.container.queues.receive("normal", 20))
     first = missing_key_events(world)
     world.clock.advance(400)
     world.deliver()

@@ -1,0 +1,215 @@
+"""A rate limit of a minute, counted in frames: how much may start now, and when the next one may.
+
+A frame is one minute of a model with sixty counters of requests and sixty of tokens, one for each
+second. Whoever wants to start a request adds it to the current second, and the store answers with
+the whole frame. If the sum of the last minute is within the limit the request starts; otherwise it
+is taken off the same second again. So nothing is reserved ahead, and nothing has to be returned by
+a process that dies: its request leaves the window after a minute, as if it had been made.
+
+Three sums bound a request:
+
+* The window of `WINDOW` seconds holds at most the limit times the ceiling. Ceilings above 1 are the
+  room for requests that did not wait.
+* `WIDE_WINDOW` seconds hold at most `MAX_EXCESS` of the limit. Clocks differ by up to a second, and
+  a minute touches 61 seconds, so this is what no sliding minute exceeds. For a limit below `SMALL`,
+  and for a request of more than a fortieth of the limit, they hold at most the limit: a single
+  request that starts late is much there.
+* The last ten seconds hold at most a sixth of the limit times the pace. What is released evenly
+  leaves the window evenly, so that whoever comes next finds room at once.
+
+All functions are pure. `frames` are those of neighbouring minutes, in any order; a missing one
+counts as empty. An ask needs all that reach into its window (`minutes_of`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from math import ceil, floor
+
+from chalicelib.domain.units import Ms
+
+SECONDS = 60
+WINDOW, WIDE_WINDOW = 61, 64  # seconds
+MAX_EXCESS = 1.05
+SMALL = 100  # a limit below it has no ceilings above 1
+BIG_PART = 40  # a request is big if it is more than this part of the limit
+CLOCK_ERROR = 2  # seconds that the counters of others may be ahead
+PACE_SECONDS = 10
+BURST_PACE = 1.25  # of who does not wait
+LINE_PACE = 1.04  # of the scheduler
+# How much of the limit those who do not wait may use, by lane.
+CEILINGS = {"urgent": 1.03, "high": 1.02, "normal": 1.01, "low": 1.0}
+LINE_CEILINGS = {"urgent": 1.0, "high": 1.0, "normal": 1.0, "low": 0.98}  # the scheduler's
+
+NONE = (0,) * SECONDS
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """What was asked for in one minute, by second."""
+
+    minute: int  # minutes since 1970
+    requests: tuple[int, ...] = NONE
+    tokens: tuple[int, ...] = NONE
+
+    def added(self, second: int, requests: int, tokens: int) -> Frame:
+        """Return the frame with these added to a second (0 to 59); negative numbers are taken off."""
+        return replace(self, requests=_added(self.requests, second, requests), tokens=_added(self.tokens, second, tokens))
+
+
+Frames = Sequence[Frame]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What may start in a minute; None: there is no such limit."""
+
+    requests: int | None = None
+    tokens: int | None = None
+    factor: float = 1.0  # how much of them is used at present
+    pace: float = 1.0  # how much of the usual pace is kept at present
+    blocked_until: Ms | None = None  # nothing starts before
+
+    def can_pass(self, tokens: int) -> bool:
+        """Whether a request of so many tokens is within the limits if it is alone."""
+        return self.tokens is None or tokens <= self.tokens
+
+
+def minute_of(at: Ms) -> tuple[int, int]:
+    """Return the minute since 1970 and the second within it."""
+    return divmod(at // 1000, SECONDS)
+
+
+def minutes_of(at: Ms) -> list[int]:
+    """Return the minutes whose frames an ask at this time needs: the current one last.
+
+    In the first seconds the window reaches into two earlier minutes. In the last ones somebody
+    whose clock is ahead may have counted in the next minute.
+    """
+    first, last = (minute_of(at + 1000 * seconds)[0] for seconds in (1 - WIDE_WINDOW, CLOCK_ERROR))
+    current = minute_of(at)[0]
+    return [minute for minute in range(first, last + 1) if minute != current] + [current]
+
+
+def added(frames: Frames, at: Ms, requests: int, tokens: int) -> tuple[Frame, ...]:
+    """Return the frames with requests and tokens added at a time."""
+    minute, second = minute_of(at)
+    current = next((frame for frame in frames if frame.minute == minute), Frame(minute))
+    return (*(frame for frame in frames if frame.minute != minute), current.added(second, requests, tokens))
+
+
+def used(frames: Frames, now: Ms) -> tuple[int, int]:
+    """Return the requests and tokens of the last minute."""
+    return tuple(_Counts(frames, now, kind).last(SECONDS) for kind in ("requests", "tokens"))  # type: ignore[return-value]
+
+
+def fits(frames: Frames, limits: Limits, tokens: int, now: Ms, ceiling: float = 1.0) -> bool:
+    """Whether a request that does not wait, and that the frames count, may start now.
+
+    Args:
+        tokens: what it is charged; 0: the model's tokens are not counted.
+        ceiling: of its lane, from `CEILINGS`.
+    """
+    return _allows(frames, limits, tokens, now, ceiling, BURST_PACE, line=False)
+
+
+def fitting(frames: Frames, limits: Limits, costs: Sequence[int], now: Ms, ceiling: float = 1.0) -> int:
+    """Return how many of several requests, by their tokens, may start now; the frames count all of them.
+
+    The first that does not fit ends it, so that none passes one that came before.
+    """
+    for number in range(len(costs)):
+        later = costs[number + 1 :]
+        if not fits(added(frames, now, -len(later), -sum(later)), limits, costs[number], now, ceiling):
+            return number
+    return len(costs)
+
+
+def paced(frames: Frames, limits: Limits, tokens: int, now: Ms, ceiling: float = 1.0) -> bool:
+    """Whether the scheduler may release a request that the frames count: it fits, and keeps the pace.
+
+    Args:
+        ceiling: of its lane, from `LINE_CEILINGS`.
+    """
+    return _allows(frames, limits, tokens, now, ceiling, LINE_PACE * limits.pace, line=True)
+
+
+def free_at(frames: Frames, limits: Limits, tokens: int, now: Ms, ceiling: float = 1.0) -> Ms | None:
+    """Return when the scheduler may release a request that the frames do not count, if no other comes first.
+
+    None: never, because it is above the limit alone.
+    """
+    if not limits.can_pass(tokens):
+        return None
+    at = max(now, limits.blocked_until or 0)
+    for _ in range(2 * WIDE_WINDOW):
+        if paced(added(frames, at, 1, tokens), limits, tokens, at, ceiling):
+            return at
+        at = (at // 1000 + 1) * 1000
+    return at
+
+
+class _Counts:
+    """The counters of one kind around a moment, the latest last."""
+
+    def __init__(self, frames: Frames, now: Ms, kind: str) -> None:
+        by_minute = {frame.minute: getattr(frame, kind) for frame in frames}
+        minute, second = minute_of(now)
+        first, last = minute - 2, max([minute, *by_minute])
+        self._flat: list[int] = []
+        for one in range(first, min(last, minute + 1) + 1):
+            self._flat += by_minute.get(one, NONE)
+        self._next = (minute - first) * SECONDS + second + 1  # the index of the next second
+
+    def last(self, seconds: int) -> int:
+        """Return the sum of the last seconds, with what others whose clocks are ahead have counted."""
+        return sum(self._flat[max(0, self._next - seconds) :])
+
+
+def _allows(frames: Frames, limits: Limits, tokens: int, now: Ms, ceiling: float, pace: float, *, line: bool) -> bool:
+    if limits.blocked_until is not None and now < limits.blocked_until:
+        return False
+    for kind, own, limit in (("requests", 1, limits.requests), ("tokens", tokens, limits.tokens)):
+        if limit is None or own <= 0:
+            continue
+        if own > limit:
+            return False
+        allowed = max(limit * limits.factor, own)  # whatever the factor, one may pass alone
+        if not _is_within(_Counts(frames, now, kind), own, allowed, ceiling, pace, line=line):
+            return False
+    return True
+
+
+def _is_within(counts: _Counts, own: int, limit: float, ceiling: float, pace: float, *, line: bool) -> bool:
+    is_big = own * BIG_PART > limit
+    if is_big or limit < SMALL:
+        if counts.last(WIDE_WINDOW) > limit:  # no ceiling: it would round a small limit down
+            return False
+    elif counts.last(WINDOW) > limit * ceiling or counts.last(WIDE_WINDOW) > limit * MAX_EXCESS:
+        return False
+    if is_big and not line:
+        return True
+    seconds = _spacing(limit / own) if line and limit < SMALL * own else PACE_SECONDS
+    return counts.last(seconds) - own / 2 <= pace * limit * seconds / SECONDS
+
+
+@lru_cache(maxsize=1_000)
+def _spacing(limit: float) -> int:
+    """Return the seconds over which few requests are spread, so that they do not start all at once.
+
+    Over ten seconds, whole requests would round a small limit down by up to a tenth or up to a
+    burst. These are the fewest seconds for which the rounded number is about what the limit gives.
+    """
+    for seconds in range(1, SECONDS):
+        expected = limit * seconds / SECONDS
+        if 0.97 * expected <= floor(LINE_PACE * expected + 0.5) <= 1.05 * expected:
+            return seconds
+    return ceil(SECONDS / max(1.0, limit))
+
+
+def _added(counters: tuple[int, ...], second: int, number: int) -> tuple[int, ...]:
+    if not number:
+        return counters
+    return (*counters[:second], counters[second] + number, *counters[second + 1 :])
