@@ -412,6 +412,7 @@ def submit_batch(api: Api, rows: int, **options: Any) -> str:
 
 def test_a_paused_batch_releases_no_further_rows_and_starts_none(api: Api) -> None:
     batch = submit_batch(api, 4, batch_size=2, delay=60)
+    tasks(api)
     before = len(api.container.jobs.records)
 
     paused = api.call("POST", f"/batches/{batch}/pause", {"reason": "look at the first rows"}, "user")
@@ -422,7 +423,7 @@ def test_a_paused_batch_releases_no_further_rows_and_starts_none(api: Api) -> No
     work(api)
 
     assert (paused.status, paused.json["name"]) == (201, f"batch:{batch}")
-    assert len(api.container.jobs.records) == before
+    assert len(api.container.jobs.records) == before == 2
     assert {job.status for job in api.container.jobs.records.values()} == {Status.HELD}
     assert {job.cause for job in api.container.jobs.records.values()} == {f"pause:batch:{batch}"}
 
