@@ -42,6 +42,9 @@ class Settings:
     webhook_networks: private networks (`10.1.0.0/16`, separated by commas) that webhooks may reach, also without TLS.
     mail_from: the sender address of e-mail, verified in SES. Empty: the stage sends no e-mail.
     report_batch_failures: `true` if the event source of the function takes the ids of failed messages as an answer; set per function.
+    tenant_concurrency: how many jobs of a tenant run at once, unless `PUT /limits/tenants/{tenant}` says otherwise. Empty: no limit.
+    user_concurrency: the same for each user.
+    tenant_queued: how many jobs of a tenant may be unfinished, unless `PUT /limits/tenants/{tenant}` says otherwise. Empty: no limit.
     scheduler_shards: loops that serve the lines of held jobs when many causes hold jobs at once, 1 to 16.
     type_limits: replace the limits of job types: `type=concurrency/starts per minute`, such as `export=2/5,general=-/600`. `-`: unlimited.
     """
@@ -61,6 +64,9 @@ class Settings:
     webhook_networks: tuple[str, ...] = ()
     mail_from: str | None = None
     report_batch_failures: bool = False
+    tenant_concurrency: int | None = None
+    user_concurrency: int | None = None
+    tenant_queued: int | None = None
     scheduler_shards: int = 2
     type_limits: tuple[str, ...] = ()
 
@@ -97,6 +103,9 @@ class Settings:
             webhook_networks=_networks(env.get("HEADRACE_WEBHOOK_NETWORKS", "")),
             mail_from=env.get("HEADRACE_MAIL_FROM", "").strip() or None,
             report_batch_failures=_flag(env, "HEADRACE_REPORT_BATCH_FAILURES"),
+            tenant_concurrency=_optional(env, "HEADRACE_TENANT_CONCURRENCY"),
+            user_concurrency=_optional(env, "HEADRACE_USER_CONCURRENCY"),
+            tenant_queued=_optional(env, "HEADRACE_TENANT_QUEUED"),
             scheduler_shards=_shards(env),
             type_limits=_type_limits(env.get("HEADRACE_TYPE_LIMITS", "")),
         )
@@ -149,6 +158,15 @@ def _number(env: Mapping[str, str], name: str, default: float) -> float:
     if value <= 0:
         raise SettingsError(f"{name} must be above 0, not {value}")
     return value
+
+
+def _optional(env: Mapping[str, str], name: str) -> int | None:
+    text = env.get(name, "").strip()
+    if not text:
+        return None
+    if not (text.isascii() and text.isdecimal() and 1 <= len(text) <= 8 and int(text) >= 1):
+        raise SettingsError(f"{name} must be a whole number from 1 to 99999999, or empty, not {text!r}")
+    return int(text)
 
 
 @cache

@@ -70,6 +70,10 @@ class Api:
     def post(self, path: str, body: Json | None = None) -> Json:
         return self.request_json("POST", path, body=body)
 
+    def put(self, path: str, body: Json) -> Json:
+        """Send a PUT. It is retried too, as a PATCH is."""
+        return self.request_json("PUT", path, body=body)
+
     def patch(self, path: str, body: Json) -> Json:
         """Send a PATCH. It is retried too: applying the same change twice has no further effect."""
         return self.request_json("PATCH", path, body=body)

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from cli.commands import about, batch, failed, graph, jobs, operations, pauses, show, submit, webhooks
+from cli.commands import about, batch, failed, graph, jobs, limits, operations, pauses, show, submit, webhooks
 from cli.error_handling import discard_output, not_understood
 from cli.errors import CliError, Exit
 from cli.session import Session
@@ -75,6 +75,7 @@ app.command(cls=PromptCommand)(submit.estimate)
 app.command()(about.types)
 app.command()(operations.health)
 app.add_typer(operations.circuits, name="circuits")
+app.add_typer(limits.app, name="limits")
 app.command()(about.whoami)
 app.command()(about.login)
 

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from cli import output
 from cli.api import Api
-from cli.checks.text_input import problem_of_text, shown
+from cli.checks.text_input import decode, problem_of_text, shown
 from cli.errors import UsageError
 from cli.file_formats import plain_name, read_bytes
 from cli.links import upload
@@ -178,8 +178,8 @@ def _is_hidden(path: PurePath) -> bool:
 
 
 def _read_text(file: Path) -> str:
+    data = read_bytes(file)
     try:
-        return read_bytes(file).decode("utf-8").removeprefix(BYTE_ORDER_MARK)
-    except UnicodeDecodeError as error:
-        where = f"{shown(str(file))} is not UTF-8 text: byte 0x{error.object[error.start]:02x} at position {error.start + 1}"
-        raise UsageError(f"{where}.", "Choose the files with --glob, for example '*.sol'.") from error
+        return decode(data, shown(str(file)))
+    except UsageError as error:
+        raise UsageError(error.message, f"{error.hint}\nOr choose other files with --glob, for example '*.sol'.") from error

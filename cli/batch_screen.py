@@ -14,6 +14,7 @@ import typer
 from cli import output
 from cli.api import Api, json_of
 from cli.errors import Exit
+from cli.listing import Listing
 
 TERMINAL_STATUSES = ("completed", "completed_with_failures", "failed", "cancelled")
 COUNT_COLOURS = (
@@ -105,7 +106,7 @@ def print_dry_run(answer: Batch) -> None:
             ("duration", output.duration(answer.get("estimated_duration_seconds"))),
         ]
     )
-    table = output.new_table(["row", "id", "priority", "model", "cost", "prompt"])
+    table = Listing(["row", "id", "priority", "model", "cost", "prompt"], whole=("row", "cost"), spare=("priority", "model", "cost"))
     for item in answer.get("items") or []:
         prompt = " ".join(str(item.get("prompt") or "").split())
         table.add_row(
@@ -117,13 +118,14 @@ def print_dry_run(answer: Batch) -> None:
             output.clean(prompt if len(prompt) <= MAX_PROMPT_CHARS else f"{prompt[:MAX_PROMPT_CHARS]}..."),
         )
     output.stdout().print()
-    output.stdout().print(table)
+    table.print()
     output.note("\nNothing was submitted.")
 
 
 def print_rows(rows: list[Batch]) -> None:
-    table = output.new_table(["row", "id", "job", "status", "cost", "reason"])
-    table.columns[2].min_width = max(len(str(row.get("job_id") or "")) for row in rows)
+    table = Listing(
+        ["row", "id", "job", "status", "cost", "reason"], whole=("row", "job", "status", "cost"), spare=("cost", "reason", "id")
+    )
     for row in rows:
         error = row.get("error") or {}
         table.add_row(
@@ -135,7 +137,7 @@ def print_rows(rows: list[Batch]) -> None:
             output.clean(str(error.get("message") or row.get("reason") or "")),
         )
     output.stdout().print()
-    output.stdout().print(table)
+    table.print()
 
 
 def time_remaining(batch: Batch, now: datetime | None = None) -> str | None:

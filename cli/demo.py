@@ -18,7 +18,6 @@ from cli.api import Api
 from cli.error_handling import exit_on_error
 from cli.errors import Exit, UsageError, exit_for
 from cli.findings import print_findings
-from cli.session import follow_job
 from cli.target import Target, checked_key, read_stack
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -31,6 +30,8 @@ Stack = dict[str, Any]
 
 def demo() -> Exit:
     """Submit a job, watch it and show its result. The laptop cloud keeps running."""
+    from cli.session import follow_job
+
     stack = read_stack()
     if stack is None or not isinstance(stack.get("tokens"), dict) or not isinstance(stack.get("openai_url"), str):
         raise UsageError("The laptop cloud is not running.", "`make up` starts it.")

@@ -101,8 +101,8 @@ def not_understood(fault: Exception, answered: bool) -> CliError:
 
 
 def _report(error: Exception, as_json: bool) -> int:
-    """Print the error and return its exit code."""
-    with suppress(BrokenPipeError):
+    """Print the error and return its exit code, also if nobody can read the error: stderr is closed, or its disk is full."""
+    with suppress(OSError):
         import typer
 
         from cli.output import print_error

@@ -10,7 +10,7 @@ import math
 import os
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -20,7 +20,6 @@ from cli.errors import ApiError, CliError, HelpShown
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.table import Table
 
 STATUS_COLOURS = {
     "completed": "green",
@@ -127,23 +126,6 @@ def print_fields(pairs: Iterable[tuple[str, Any]]) -> None:
         if value is not None and value != "":
             table.add_row(name, value if hasattr(value, "__rich_console__") else clean(str(value)))
     stdout().print(table)
-
-
-def new_table(columns: Sequence[str]) -> Table:
-    """A table without borders that cuts off long cells to fit the terminal."""
-    from rich.table import Table
-    from rich.text import Text
-
-    class CleanTable(Table):
-        """A table whose cells have no control characters."""
-
-        def add_row(self, *cells: Any, **options: Any) -> None:
-            super().add_row(*(Text(clean(cell)) if isinstance(cell, str) else cell for cell in cells), **options)
-
-    table = CleanTable(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    for column in columns:
-        table.add_column(column, no_wrap=True, overflow="ellipsis")
-    return table
 
 
 def number(value: Any) -> float | None:

@@ -19,6 +19,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from cli.checks.redaction import redact, remember
+from cli.checks.text_input import shown as printable
 from cli.errors import UsageError
 
 ROLES = ("user", "operator", "admin", "viewer", "other_user", "stage_admin")
@@ -66,20 +67,20 @@ def checked_address(text: str | None, source: str) -> str | None:
     address = (text or "").strip().rstrip("/")
     if not address:
         return None
-    shown = redact(address[:200])
+    shown = redact(printable(address[:200]))
     try:
         parts = urlsplit(address)
         port, host = parts.port, parts.hostname
     except ValueError as error:
-        raise UsageError(f"{source} is no address: {shown!r}.", "An address looks like https://abc.example.com/api.") from error
+        raise UsageError(f"{source} is no address: '{shown}'.", "An address looks like https://abc.example.com/api.") from error
     if parts.scheme not in ("http", "https") or "://" not in address:
         guess = "http" if address.startswith(("localhost", "127.")) else "https"
         hint = f"Write {guess}://{shown}" if "://" not in address else "An address begins with https:// or http://."
-        raise UsageError(f"{source} has no https:// or http:// at its beginning: {shown!r}.", hint)
+        raise UsageError(f"{source} has no https:// or http:// at its beginning: '{shown}'.", hint)
     if not host or port == 0 or re.search(r"[\s\x00-\x1f\x7f\ud800-\udfff\\]", address):
-        raise UsageError(f"{source} is no address: {shown!r}.", "An address looks like https://abc.example.com/api.")
+        raise UsageError(f"{source} is no address: '{shown}'.", "An address looks like https://abc.example.com/api.")
     if "?" in address or "#" in address:
-        raise UsageError(f"{source} ends before its `?` or `#`: {shown!r}.", "Paths are added to it: leave the query out.")
+        raise UsageError(f"{source} ends before its `?` or `#`: '{shown}'.", "Paths are added to it: leave the query out.")
     if parts.username is not None:
         raise UsageError(f"{source} has a user name or password in it, which the API does not take.", "Give the key with HEADRACE_KEY.")
     return address
@@ -201,7 +202,9 @@ def _read_json(path: Path) -> dict[str, Any] | None:
         raise UsageError(f"{path} cannot be read: {error.strerror}.") from error
     except (ValueError, RecursionError) as error:  # JSONDecodeError and UnicodeDecodeError are among them
         raise UsageError(f"{path} cannot be read: it is not JSON.", "Delete it, or write it anew with `headrace login`.") from error
-    return content if isinstance(content, dict) else None
+    if not isinstance(content, dict):
+        raise UsageError(f"{path} has no JSON object in it.", "Delete it, or write it anew with `headrace login`.")
+    return content
 
 
 def _named(character: str) -> str:

@@ -89,7 +89,7 @@ FUNCTIONS: tuple[Function, ...] = (
         lanes.TASK_TIMEOUT,
         512,
         reports=True,
-        loops="a batch is advanced, and many dependents are released, one message after the other",
+        loops="batches and bulk operations are advanced, and many dependents are released, one message after the other",
     ),
     Function(
         "run_scheduler",
@@ -112,7 +112,7 @@ FUNCTIONS: tuple[Function, ...] = (
     scheduled("sweep_deliveries", 1792),  # a whole vCPU: 3 ms for each delivery
     scheduled("sweep_job_ends", 1024),
     scheduled("sweep_batches", 512),
-    scheduled("sweep_bulk_operations", 1024),
+    scheduled("sweep_bulk_operations", 512),
 )
 BY_NAME = {function.name: function for function in FUNCTIONS}
 RESERVES = ("prod",)  # reserved concurrency is taken from the account, and a new account often has ten executions in all

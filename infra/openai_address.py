@@ -32,7 +32,7 @@ def check_api(base_url: str | None, key: str) -> str | None:
     """
     import httpx2
 
-    from chalicelib.adapters.openai.errors import from_response, no_api
+    from chalicelib.adapters.openai.errors import from_response, no_api, redirected
     from chalicelib.adapters.openai.redaction import redact_message
 
     check_address(base_url)
@@ -44,6 +44,8 @@ def check_api(base_url: str | None, key: str) -> str | None:
     except (httpx2.HTTPError, httpx2.InvalidURL, ImportError, ValueError) as exc:
         return f"{base_url} could not be asked from here, so it was not checked: {redact_message(str(exc)) or type(exc).__name__}"
     is_page = answer.headers.get("content-type", "").startswith("text/html")
+    if (elsewhere := redirected(answer)) is not None:
+        raise AddressRefused(f"OPENAI_BASE_URL: {elsewhere.message}")
     if answer.is_success and not is_page:
         return None
     failure = no_api(url, answer.text) if answer.is_success else from_response(answer.status_code, answer.headers, answer.text, url)

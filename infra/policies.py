@@ -114,8 +114,9 @@ def _count_jobs(stage: str) -> list[Statement]:
 
 
 def _run_tasks(stage: str) -> list[Statement]:
+    """It advances batches and bulk operations, which delete jobs."""
     return [
-        _table(stage, "jobs", READ + CHANGE),
+        _table(stage, "jobs", (*READ, *CHANGE, "DeleteItem")),
         _table(stage, "job_data", READ + CHANGE + REMOVE),
         _table(stage, "coordination", READ + CHANGE + REMOVE),
         _table(stage, "counters", (*READ, *CHANGE, "DeleteItem")),
@@ -124,7 +125,7 @@ def _run_tasks(stage: str) -> list[Statement]:
         _send(stage),
         _content(stage),
         _connections(),
-        _find_content(stage),
+        *_delete_content(stage),
     ]
 
 
@@ -195,17 +196,8 @@ def _sweep_batches(stage: str) -> list[Statement]:
 
 
 def _sweep_bulk_operations(stage: str) -> list[Statement]:
-    """What the actions need: retry, cancel, delete, set_priority."""
-    return [
-        _table(stage, "jobs", (*READ, "DeleteItem", "UpdateItem")),
-        _table(stage, "job_data", (*READ, "BatchWriteItem", "UpdateItem")),
-        _table(stage, "coordination", ("BatchGetItem", "DeleteItem", "Query", "UpdateItem")),
-        _table(stage, "counters", ("GetItem", "PutItem")),  # the number of rows of a batch; deliveries of ends before a retry or deletion
-        _table(stage, "accounts", ("GetItem",)),  # API address for links in messages
-        _send(stage),
-        _job_content(stage),  # the spec of a retried job is kept for longer, so its object is written again
-        *_delete_content(stage),
-    ]
+    """It deletes only index rows whose operation has ended or does not exist."""
+    return [_table(stage, "coordination", ("BatchGetItem", "DeleteItem", "PutItem", "Query")), _send(stage)]
 
 
 _STATEMENTS = {
@@ -285,10 +277,6 @@ def _content(stage: str) -> Statement:
 def _results(stage: str) -> Statement:
     """The content, and the results of jobs, which have a tag: they are removed earlier."""
     return _allow("Content", RESULT_ACTIONS, *_content_folders(stage))
-
-
-def _job_content(stage: str) -> Statement:
-    return _allow("Content", ["s3:GetObject", "s3:PutObject"], f"arn:aws:s3:::{bucket_name(stage, '*')}/{JOBS_FOLDER}*")
 
 
 def _job_results(stage: str) -> Statement:

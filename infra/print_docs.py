@@ -16,7 +16,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from chalicelib.adapters.openai.errors import SIGNS, Sign
+from chalicelib.adapters.openai.error_signs import SIGNS, Sign
 from chalicelib.domain import errors, failures
 from chalicelib.domain.errors import HeadraceError
 from chalicelib.domain.execution.retry_policy import RetryPolicy
@@ -33,6 +33,7 @@ from chalicelib.entrypoints.http.routes import (
     failed_jobs,
     job_reads,
     jobs,
+    limits,
     operations,
     pauses,
     streams,
@@ -54,6 +55,7 @@ BLUEPRINTS = (
     failed_jobs,
     jobs,
     job_reads,
+    limits,
     openapi_document,
     operations,
     pauses,
@@ -168,18 +170,26 @@ def _signs_section() -> str:
     rows = ((f"`{sign.kind.code}`", sign.meaning, *_signs(sign), sign.suggestion) for sign in SIGNS)
     return f"""## By which signs an error of OpenAI is known
 
-The first line that fits decides. A line fits by one of its codes (also of types, in small letters;
-`*` stands for any end), or by one of its words in the message (regular expressions, regardless of
-capitals), or, without both, by its status alone. The status has to be one of the line's, if it has
-some; inside a stream that has begun it is the number in the error, if there is one, and without one
-only codes count, and words of lines for every status. Bodies are read in the shapes of OpenAI,
-nested or flat, FastAPI (`detail`), problem details, lists, plain text and pages of HTML.
+The first line that fits decides. A line fits by one of its codes (also of types, in any spelling:
+`RateLimitReached` counts as `rate_limit_reached`; `*` stands for any end), or by one of its words
+in the message (regular expressions, regardless of capitals), or, without both, by its status alone.
+The status has to be one of the line's, if it has some; inside a stream that has begun it is the
+number in the error, if there is one, and without one only codes count, and words of lines for every
+status. An error with the status 200 is read in the same way. Bodies are read in the shapes of
+OpenAI, nested or flat, FastAPI (`detail`), problem details, lists, plain text and pages of HTML,
+and without what a gateway (OpenRouter, LiteLLM) puts around the words of the server behind it.
 
 {_table(("code", "meaning", "status", "codes", "words", "what helps, if not as above"), rows)}
 
 How long to wait is read from `retry-after-ms`, `Retry-After` (seconds, a duration, a date), the
-words of the message ("try again in 6h3m12.5s", "retry after 20 minutes", "in 1 day"), fields such as
-`retry_after` and `retryDelay`, and, if nothing else says it, `x-ratelimit-reset-*`."""
+words of the message ("try again in 6h3m12.5s", "retry after 20 minutes", "in 1 day", "in 00:01:30",
+"resets at 2026-12-01 10:00 UTC"), fields such as `retry_after`, `retryDelay` and
+`resets_in_seconds`, and, if nothing else says it, `x-ratelimit-reset-*` and `RateLimit`. It is kept to
+its full length, up to a week, the longest `config.retry_for`.
+
+An address that redirects (301, 302, 303, or to another host that then refuses the request) is
+`openai_address_invalid`, too: the request would lose its content or its key on the way. The message
+names both addresses."""
 
 
 def _signs(sign: Sign) -> tuple[str, str, str]:

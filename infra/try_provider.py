@@ -11,17 +11,29 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import sys
 from dataclasses import dataclass
 from typing import Any
 
+import typer
+
 from chalicelib.adapters.aws.openai_credentials import Credentials
+from chalicelib.adapters.openai.address import problem_of
 from chalicelib.adapters.openai.provider import OpenAIResponses
+from chalicelib.domain.errors import HeadraceError
 from chalicelib.domain.failures import AttemptFailed
 from chalicelib.domain.validation.embedded_json import candidates
 from chalicelib.ports import ModelRequest, ResponseEnded, TextDelta
 from chalicelib.services.prompts.cache_scope import scope_to_tenant
+from cli.checks.redaction import redact
+from cli.checks.text_input import problem_of_text
+from cli.errors import UsageError
+from cli.http_client import new_client
+from infra.error_handling import sentence
+from infra.openai_key import checked_openai_key
 
 TIMEOUT_SECONDS = 120.0
+ANY_OTHER_HOST = "https://api.openai.com"  # the client of the workers makes all proxies ready, whatever host it calls
 SCHEMA = {
     "name": "colour",
     "schema": {"type": "object", "properties": {"colour": {"type": "string"}}, "required": ["colour"], "additionalProperties": False},
@@ -75,8 +87,8 @@ async def _try(provider: OpenAIResponses, name: str, request: ModelRequest) -> T
     return Tried(name, text, ", ".join(notes) or "complete")
 
 
-async def _run(url: str, model: str) -> int:
-    provider = OpenAIResponses(lambda: Credentials(os.environ.get("OPENAI_API_KEY", "none"), url))
+async def _run(url: str, key: str, model: str) -> int:
+    provider = OpenAIResponses(lambda: Credentials(key, url))
     tried = await try_provider(provider, model)
     for one in tried:
         print(f"{'failed' if one.answer is None else 'ok':6}  {one.name}: {one.words}")
@@ -94,7 +106,24 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("url", help="its address, up to the part before /responses")
     parser.add_argument("model")
     options = parser.parse_args(arguments)
-    return asyncio.run(_run(options.url, options.model))
+    if problem := problem_of(options.url):
+        parser.error(f"url: {problem}")
+    if problem := problem_of_text(options.model):
+        parser.error(f"model: it {problem}")
+    try:
+        new_client(ANY_OTHER_HOST, TIMEOUT_SECONDS).close()  # says in one sentence which proxy or certificate cannot be used
+        key = checked_openai_key(os.environ.get("OPENAI_API_KEY", "").strip() or "none")
+        return asyncio.run(_run(options.url, key, options.model))
+    except KeyboardInterrupt:
+        return 130
+    except typer.BadParameter as error:
+        parser.error(error.message)
+    except UsageError as error:
+        sys.exit(f"Failed: {error.message} {error.hint or ''}".rstrip())
+    except HeadraceError as error:
+        sys.exit(f"Failed: {redact(str(error))}")
+    except Exception as error:  # noqa: BLE001  the last resort: a traceback helps no user, and may quote a secret
+        sys.exit(f"Failed: {sentence(error)}")
 
 
 if __name__ == "__main__":

@@ -35,9 +35,9 @@ if TYPE_CHECKING:
         SecretVersions,
         Semaphores,
         Subscriptions,
+        TenantLimitsStore,
         ThroughputStats,
         Tickets,
-        TypeLimiters,
         Uploads,
     )
 
@@ -199,10 +199,10 @@ class DynamoStores:
         return DynamoSemaphores(self.stage)
 
     @cached_property
-    def type_limiters(self) -> TypeLimiters:
-        from chalicelib.adapters.dynamodb.type_limiters import DynamoTypeLimiters
+    def tenant_limits(self) -> TenantLimitsStore:
+        from chalicelib.adapters.dynamodb.limits.tenant_limits import DynamoTenantLimits
 
-        return DynamoTypeLimiters(self.stage)
+        return DynamoTenantLimits(self.stage)
 
     @cached_property
     def rates(self) -> Rates:

@@ -18,6 +18,7 @@ from chalicelib.domain.auth.identity import Caller
 from chalicelib.domain.ids import batch_id
 from chalicelib.domain.jobs.job import Job
 from chalicelib.domain.jobs.job_type import JobType, Limits
+from chalicelib.domain.limits.tenant_limits import TOTAL, TenantLimits
 from chalicelib.domain.metrics.throughput import Throughput
 from chalicelib.domain.notifications.network_policy import Network, networks
 from chalicelib.domain.units import Ms
@@ -35,6 +36,7 @@ from chalicelib.ports import (
     WebhookClient,
 )
 from chalicelib.services.auth.authenticate import ApiKeyCache
+from chalicelib.services.limits.tenant_limits_cache import TenantLimitsCache
 from chalicelib.services.log import Log
 from chalicelib.services.metrics.throughput_cache import ThroughputCache
 from chalicelib.services.notifications.settings import new_signing_secret
@@ -244,6 +246,21 @@ class Container(DynamoStores):
     @cached_property
     def _throughput_cache(self) -> ThroughputCache:
         return ThroughputCache(self.throughput, self.clock, self.log)
+
+    @cached_property
+    def _tenant_limits_cache(self) -> TenantLimitsCache:
+        return TenantLimitsCache(self.tenant_limits, self.default_limits, self.clock, self.log)
+
+    @property
+    def default_limits(self) -> TenantLimits:
+        """The stage's limits of a tenant that has none of its own."""
+        settings = self.settings
+        queued = {TOTAL: settings.tenant_queued} if settings.tenant_queued is not None else {}
+        return TenantLimits(tenant="", concurrency=settings.tenant_concurrency, user_concurrency=settings.user_concurrency, queued=queued)
+
+    def limits_of(self, tenant: str) -> TenantLimits:
+        """The limits that hold for a tenant, at most half a minute old."""
+        return self._tenant_limits_cache.get(tenant)
 
     def caller_by_key_hash(self, key_hash: str) -> Caller | None:
         return self.api_key_cache.caller(key_hash)

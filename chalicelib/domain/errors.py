@@ -44,6 +44,7 @@ HeadraceError
 │
 ├── TemplateProblem                    a prompt template cannot be rendered; reported as a detail
 ├── StaleVersion                       a record has changed since it was read
+├── SlotsFull                          all slots of a concurrency limit are taken
 ├── IdempotencyKeyTaken                a concurrent request used the key first
 ├── DedupeConflict                     a concurrent request used the dedupe key first
 ├── ChunkConflict                      different text is stored where a chunk should go
@@ -338,6 +339,18 @@ class StaleVersion(HeadraceError):
         """`current` is the stored record, None if there is none."""
         super().__init__()
         self.current = current
+
+
+class SlotsFull(HeadraceError):
+    """All slots of a concurrency limit are taken.
+
+    Attributes:
+        scope: what the limit is for, such as `t:acme`.
+    """
+
+    def __init__(self, scope: str) -> None:
+        super().__init__(f"All slots of {scope} are taken.")
+        self.scope = scope
 
 
 class IdempotencyKeyTaken(HeadraceError):

@@ -22,7 +22,9 @@ from chalicelib.ports import QueueMessage
 from chalicelib.services.batches.advance_batch import advance_batch
 from chalicelib.services.batches.context import ADVANCE_BATCH
 from chalicelib.services.batches.wake_batches import wake_stalled_batches
-from chalicelib.services.jobs.resume_bulk_operations import resume_unfinished
+from chalicelib.services.jobs.advance_bulk import advance_bulk
+from chalicelib.services.jobs.bulk_turns import ADVANCE_BULK
+from chalicelib.services.jobs.wake_bulk_operations import wake_stalled_bulk_operations
 from chalicelib.services.maintenance.sweep_lines import sweep_lines
 from chalicelib.services.maintenance.sweeper import sweep
 from chalicelib.services.notifications.dispatcher import handle_delivery_message
@@ -101,9 +103,9 @@ def handle_batch_schedule(event: Any) -> None:
 
 
 def handle_bulk_schedule(event: Any) -> None:
-    """Continue the unfinished bulk operations."""
+    """Wake the bulk operations that nobody advances."""
     ctx = container()
-    resume_unfinished(ctx, _deadline(ctx, event, SCHEDULE_MARGIN_MS))
+    wake_stalled_bulk_operations(ctx, _deadline(ctx, event, SCHEDULE_MARGIN_MS))
 
 
 def _deadline(ctx: Container, event: Any, margin: Ms) -> Ms:
@@ -180,6 +182,13 @@ def _advance_batch_task(ctx: Container, message: dict[str, Any]) -> Callable[[Ms
     return partial(advance_batch, ctx, tenant, batch_id)
 
 
+def _advance_bulk_task(ctx: Container, message: dict[str, Any]) -> Callable[[Ms], object] | None:
+    tenant, bulk_id, version = message.get("tenant"), message.get("bulk_id"), message.get("version")
+    if not isinstance(tenant, str) or not isinstance(bulk_id, str) or isinstance(version, bool) or not isinstance(version, int):
+        return None
+    return partial(advance_bulk, ctx, tenant, bulk_id, version)
+
+
 def _release_dependents_task(ctx: Container, message: dict[str, Any]) -> Callable[[Ms], object] | None:
     rest = RemainingDependents.from_message(message)
     return partial(release_remaining, ctx, rest) if rest is not None else None
@@ -187,6 +196,7 @@ def _release_dependents_task(ctx: Container, message: dict[str, Any]) -> Callabl
 
 _TASKS: dict[str, Callable[[Container, dict[str, Any]], Callable[[Ms], object] | None]] = {
     ADVANCE_BATCH: _advance_batch_task,
+    ADVANCE_BULK: _advance_bulk_task,
     RELEASE_DEPENDENTS: _release_dependents_task,
 }
 

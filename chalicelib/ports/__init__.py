@@ -23,7 +23,7 @@ from chalicelib.ports.files import FileWriter, JobFiles, UploadedFile, Uploads
 from chalicelib.ports.job_data import Chunks, JobData, JobSpecs, Results
 from chalicelib.ports.jobs import IdempotencyRecord, IdempotentResult, JobQuery, Jobs
 from chalicelib.ports.leases import Lease, Leases
-from chalicelib.ports.limits import CircuitBreakers, Pauses, RequestCounters, Semaphores, TypeLimiters
+from chalicelib.ports.limits import CircuitBreakers, Pauses, RequestCounters, Semaphores
 from chalicelib.ports.lines import Line, Lines, Shard
 from chalicelib.ports.metrics import ThroughputStats
 from chalicelib.ports.notifications import (
@@ -49,6 +49,7 @@ from chalicelib.ports.queues import DeadLetter, QueueMessage, Queues
 from chalicelib.ports.rates import Rates
 from chalicelib.ports.runtime import Clock, Offload, ParallelMap
 from chalicelib.ports.streaming import Connections, Sockets, Subscriptions, Tickets
+from chalicelib.ports.tenant_limits import TenantLimitsStore
 
 __all__ = [
     "ApiKeys",
@@ -100,10 +101,10 @@ __all__ = [
     "Shard",
     "Sockets",
     "Subscriptions",
+    "TenantLimitsStore",
     "TextDelta",
     "ThroughputStats",
     "Tickets",
-    "TypeLimiters",
     "UploadedFile",
     "Uploads",
     "WebhookClient",

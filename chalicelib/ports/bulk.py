@@ -10,7 +10,7 @@ from chalicelib.domain.units import Ms
 
 
 class BulkOperations(Protocol):
-    """Stores bulk operations for a week after their last step, and an index of the unfinished ones."""
+    """Stores bulk operations for a week after their last step, an index of the unfinished ones, and the order of each tenant."""
 
     def create(self, bulk: BulkOperation) -> None:
         """Put a new record. One that is there already stays.
@@ -47,4 +47,16 @@ class BulkOperations(Protocol):
         """Return the operations of these names that are not finished, read consistently, in this order.
 
         Unreadable ones are left out. One request for each hundred.
+        """
+
+    def request_turn(self, key: BulkKey) -> None:
+        """Put an operation into the order of its tenant. One that is there stays."""
+
+    def give_up_turn(self, key: BulkKey) -> None:
+        """Remove an operation from the order of its tenant, if it is there; `replace` does so at its end."""
+
+    def turns(self, tenant: str, limit: int | None) -> list[BulkKey]:
+        """Return the first `limit` operations in the order of a tenant, or all, by their creation; read consistently.
+
+        One may have ended: its process died before it gave up its turn.
         """

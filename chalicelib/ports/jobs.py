@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -79,14 +79,22 @@ class Jobs(Protocol):
                 for deleted; `load_readable_jobs` reads the others.
         """
 
-    def replace(self, seen: Job, new: Job) -> None:
+    def replace(self, seen: Job, new: Job, limits: Mapping[str, int] | None = None) -> None:
         """Swap `new` in for `seen` if the version is still that of `seen`.
 
-        A repeated swap succeeds.
+        A repeated swap succeeds. The slots that only `new` has are taken in the same write, and those
+        that only `seen` has are given back.
+
+        Args:
+            limits: how many slots each key has that `new` may take; one that is absent has no limit.
 
         Raises:
             StaleVersion: the version has changed; `current` is the stored record.
+            SlotsFull: all slots of a key are taken. Nothing was written.
         """
+
+    def slots_taken(self, keys: Collection[str]) -> dict[str, int]:
+        """Return how many slots of each key are taken, not read consistently. One request for each hundred."""
 
     def delete(self, seen: Job) -> None:
         """Delete a job record if the version is still that of `seen`.

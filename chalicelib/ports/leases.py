@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from chalicelib.domain.units import Ms
@@ -21,7 +22,10 @@ class Lease:
     started_at: Ms
     jobs: tuple[str, ...] = ()
     environment: str = ""
-    watermark: Ms = 0  # when the longest-waiting of its jobs became ready; jobs that entered the queue later are behind it
+    # By tenant: when the longest waiting of its jobs became ready, ten at most. Jobs of the tenant that
+    # entered the queue later are behind it. Empty: its wake-ups came from no queue of their own.
+    watermarks: Mapping[str, Ms] = field(default_factory=dict)
+    watermark: Ms = 0  # the oldest of these, for the previous version, whose leases have only this one
     fenced: bool = False  # declared dead: its jobs are being recovered
 
 

@@ -1,4 +1,4 @@
-"""Limits: circuit breakers, pauses, type limiters, semaphores, request counters."""
+"""Limits: circuit breakers, pauses, semaphores, request counters."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import Protocol
 
 from chalicelib.domain.limits.circuit_breaker import CircuitBreaker
 from chalicelib.domain.limits.pauses import PauseBoard, TenantPauses
-from chalicelib.domain.limits.type_limiter import TypeLimiter
 from chalicelib.domain.units import Ms
 
 
@@ -67,22 +66,6 @@ class Pauses(Protocol):
         """Return the pauses of tenants, the greatest name first, and the name to continue `before`.
 
         A page may hold records without pauses.
-        """
-
-
-class TypeLimiters(Protocol):
-    """Stores the limiter of each job type that has limits."""
-
-    def get(self, job_type: str) -> TypeLimiter | None:
-        """Return one limiter, read consistently."""
-
-    def replace(self, seen: TypeLimiter, new: TypeLimiter, now: Ms) -> None:
-        """Swap `new` in for `seen` if the version is still that of `seen` (0: none is stored).
-
-        A repeated swap succeeds.
-
-        Raises:
-            StaleVersion: the version has changed; `current` is the stored one.
         """
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from cli.errors import UsageError
+from cli.file_formats import format_of
 
 MAX_INPUT_BYTES = 64_000_000  # far more than the API takes; `yes | headrace submit` would never end otherwise
 _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
@@ -39,15 +40,17 @@ def read_file(file: Path) -> str:
 
 
 def decode(data: bytes, source: str) -> str:
-    """UTF-8 as text, without a byte order mark."""
+    """UTF-8 as text, without a byte order mark.
+
+    Raises UsageError for anything else, with what it is, as far as that can be seen.
+    """
     try:
-        return data.decode("utf-8-sig")
+        text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        found = f"byte 0x{data[error.start]:02x} at position {error.start + 1}" if data[:2] not in _UTF_16 else "it looks like UTF-16"
-        hint = (
-            "Convert it, for example with: iconv -f latin1 -t utf-8" if data[:2] not in _UTF_16 else "Convert it: iconv -f utf-16 -t utf-8"
-        )
-        raise UsageError(f"{source} is not text in UTF-8: {found}.", hint) from error
+        raise _no_text(data, source, f"byte 0x{data[error.start]:02x} at position {error.start + 1}") from error
+    if "\0" in text:  # UTF-16 without a mark, and archives such as tar, are UTF-8 as far as bytes go
+        raise _no_text(data, source, f"a NUL byte at position {data.index(0) + 1}")
+    return text
 
 
 def read_json(text: str, source: str) -> Any:
@@ -85,6 +88,17 @@ def problem_of_text(text: str) -> str | None:
 def reason(error: BaseException) -> str:
     """The words of an error of the system, without its number and file name."""
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
+
+
+def _no_text(data: bytes, source: str, fault: str) -> UsageError:
+    """The sentence for bytes that are no text. It proposes to convert only what may be text in another encoding."""
+    if data[:2] in _UTF_16:
+        return UsageError(f"{source} is not text in UTF-8: it looks like UTF-16.", "Convert it: iconv -f utf-16 -t utf-8")
+    if known := format_of(data):
+        return UsageError(f"{source} is not text in UTF-8: it is {known}.", "Give the text that is in it.")
+    if 0 in data:
+        return UsageError(f"{source} is not text in UTF-8: {fault}.", "It may be UTF-16, or no text at all.")
+    return UsageError(f"{source} is not text in UTF-8: {fault}.", "Convert it, for example with: iconv -f latin1 -t utf-8")
 
 
 def _read(content: BinaryIO, source: str) -> bytes:

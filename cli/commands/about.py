@@ -13,6 +13,7 @@ from cli import output
 from cli.api import Api
 from cli.checks.text_input import read_stdin_line
 from cli.errors import UsageError
+from cli.listing import Listing
 from cli.session import Json, session
 from cli.target import Target, checked_address, checked_key, write_login
 
@@ -23,13 +24,12 @@ def types(ctx: typer.Context, as_json: Json = False) -> None:
     if as_json:
         output.print_json(answer)
         return
-    table = output.new_table(["type", "model", "what it does"])
-    table.columns[2].no_wrap, table.columns[2].overflow = False, "fold"
+    table = Listing(["type", "model", "what it does"], whole=("type", "model"), folded=("what it does",), spare=("model",))
     for job_type in answer["data"]:
         name = job_type.get("name") or job_type.get("job_type")
         description = str(job_type.get("description") or job_type.get("title") or "")
         table.add_row(str(name), str(job_type.get("default_model") or ""), output.clean(description))
-    output.stdout().print(table)
+    table.print()
 
 
 def whoami(ctx: typer.Context, as_json: Json = False) -> None:

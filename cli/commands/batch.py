@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -15,6 +15,7 @@ from cli.commands import options
 from cli.errors import Unreachable, UsageError
 from cli.files import write_file
 from cli.links import download
+from cli.listing import Listing
 from cli.session import Json, Session, session
 from cli.usage import text_id
 
@@ -65,24 +66,7 @@ def submit(
     """
     if glob is not None and not any(path.is_dir() for path in paths):
         raise UsageError("--glob chooses files of a folder, but no folder is named.")
-    batch_options = {
-        "name": name,
-        "type": job_type,
-        "model": model,
-        "priority": priority,
-        "options": request.parse_pairs(option or [], "--option"),
-        "config": request.parse_pairs(config or [], "--config"),
-        "prompt_template": _read_template(template),
-        "batch_size": batch_size,
-        "delay": delay,
-        "parallel_limit": parallel_limit,
-        "failure_tolerance": failure_tolerance,
-        "webhook_url": webhook_url,
-        "notify": notify or None,
-        "delimiter": delimiter,
-        "dry_run": dry_run or None,
-    }
-    given = {option_name: value for option_name, value in batch_options.items() if value not in (None, {})}
+    given = _options(ctx.params)
     answer = submit_batch(session(ctx).api, read_batch_input(paths, glob, as_what), given)
     if answer.get("dry_run"):
         _show(answer, as_json, print_dry_run)
@@ -207,6 +191,21 @@ def _show(answer: dict[str, Any], as_json: bool, show: Any) -> None:
         show(answer)
 
 
+def _options(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of the batch. `given` are the parameters of `submit` by name."""
+    names = ("name", "model", "priority", "batch_size", "delay", "parallel_limit", "failure_tolerance", "webhook_url", "delimiter")
+    options = {
+        **{name: given[name] for name in names},
+        "type": given["job_type"],
+        "options": request.parse_pairs(given["option"] or [], "--option"),
+        "config": request.parse_pairs(given["config"] or [], "--config"),
+        "prompt_template": _read_template(given["template"]),
+        "notify": list(given["notify"] or []) or None,
+        "dry_run": given["dry_run"] or None,
+    }
+    return {name: value for name, value in options.items() if value not in (None, {})}
+
+
 def _read_template(template: str | None) -> str | None:
     """The template, read from a file if it is `@FILE`."""
     if template is None or not template.startswith("@"):
@@ -226,8 +225,11 @@ def _export(current: Session, batch: str, query: dict[str, Any]) -> Iterator[byt
 
 
 def _print_batches(batches: list[dict[str, Any]]) -> None:
-    table = output.new_table(["batch", "name", "status", "rows", "done", "failed", "cost", "created"])
-    table.columns[0].min_width = max(len(batch["batch_id"]) for batch in batches)  # ids must be copyable, so never cut them off
+    table = Listing(
+        ["batch", "name", "status", "rows", "done", "failed", "cost", "created"],
+        whole=("batch", "status", "rows", "done", "failed", "cost", "created"),
+        spare=("created", "cost", "name", "done", "rows", "failed"),
+    )
     for batch in batches:
         counts = batch.get("counts") or {}
         table.add_row(
@@ -240,4 +242,4 @@ def _print_batches(batches: list[dict[str, Any]]) -> None:
             output.money(batch.get("cost"), batch.get("currency", "USD")) or "",
             output.ago(batch.get("created_at")),
         )
-    output.stdout().print(table)
+    table.print()

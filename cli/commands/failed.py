@@ -8,6 +8,7 @@ import typer
 
 from cli import output
 from cli.errors import Exit, UsageError
+from cli.listing import Listing
 from cli.session import JobId, Json, session
 from cli.usage import text_id
 
@@ -113,10 +114,10 @@ def redrive(
     if as_json:
         output.print_json(answer)
         return
-    table = output.new_table(["queue", "woken", "dropped", "kept"])
+    table = Listing(["queue", "woken", "dropped", "kept"], whole=("queue", "woken", "dropped", "kept"))
     for name, counts in answer["lanes"].items():
         table.add_row(name, *(str(counts.get(count, 0)) for count in ("redriven", "dropped", "kept")))
-    output.stdout().print(table)
+    table.print()
     if answer.get("more"):
         output.note("There may be more dead letters: run it again.")
 
@@ -155,9 +156,12 @@ def _print_bulk(answer: dict[str, Any], as_json: bool) -> None:
 
 
 def _print_failed(jobs: list[dict[str, Any]]) -> None:
-    table = output.new_table(["job", "type", "failed", "error", "message"])
-    table.columns[0].min_width = max(len(job["job_id"]) for job in jobs)  # ids must be copyable, so never cut them off
-    table.columns[4].no_wrap, table.columns[4].overflow = False, "fold"
+    table = Listing(
+        ["job", "type", "failed", "error", "message"],
+        whole=("job", "failed", "error"),
+        folded=("message",),
+        spare=("failed", "type", "error"),
+    )
     for job in jobs:
         error = job.get("error") or {}
         message = f"{error.get('message') or ''} {error.get('suggestion') or ''}".strip()
@@ -168,4 +172,4 @@ def _print_failed(jobs: list[dict[str, Any]]) -> None:
             str(error.get("code") or ""),
             output.clean(message),
         )
-    output.stdout().print(table)
+    table.print()

@@ -12,6 +12,7 @@ from cli import output
 from cli.api import json_of
 from cli.errors import Exit, UsageError
 from cli.files import write_file
+from cli.listing import Listing
 from cli.session import JobId, Json, session
 
 ACCEPTED = 202
@@ -131,9 +132,11 @@ def _print_status(answer: dict[str, Any], as_json: bool) -> None:
 
 
 def _print_jobs(jobs: list[dict[str, Any]]) -> None:
-    table = output.new_table(["job", "status", "type", "lane", "created", "cost"])
-    table.columns[0].min_width = max(len(job["job_id"]) for job in jobs)  # ids must be copyable, so never cut them off
-    table.columns[1].min_width = max(len(str(job["status"])) for job in jobs)
+    table = Listing(
+        ["job", "status", "type", "lane", "created", "cost"],
+        whole=("job", "status", "lane", "created", "cost"),
+        spare=("lane", "cost", "type", "created"),
+    )
     for job in jobs:
         table.add_row(
             job["job_id"],
@@ -143,4 +146,4 @@ def _print_jobs(jobs: list[dict[str, Any]]) -> None:
             output.ago(job.get("created_at")),
             output.money(job.get("cost"), job.get("currency", "USD")) or "",
         )
-    output.stdout().print(table)
+    table.print()

@@ -9,6 +9,7 @@ import typer
 
 from cli import output
 from cli.errors import Exit
+from cli.listing import Listing
 from cli.session import Json, session
 from cli.usage import text
 
@@ -90,7 +91,11 @@ def _print_circuit(circuit: dict[str, Any], as_json: bool) -> None:
 
 
 def _print_circuits(rows: list[dict[str, Any]]) -> None:
-    table = output.new_table(["model", "circuit", "reason", "failures", "trips", "until"])
+    table = Listing(
+        ["model", "circuit", "reason", "failures", "trips", "until"],
+        whole=("model", "circuit", "failures", "trips", "until"),
+        spare=("trips", "failures", "until", "reason"),
+    )
     for circuit in rows:
         until = "closed by hand" if circuit.get("forced") else circuit.get("until") or ""
         table.add_row(
@@ -101,7 +106,7 @@ def _print_circuits(rows: list[dict[str, Any]]) -> None:
             str(circuit.get("trips") or ""),
             until,
         )
-    output.stdout().print(table)
+    table.print()
 
 
 def _parts(system: dict[str, Any] | None) -> list[tuple[str, Any]]:

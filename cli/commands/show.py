@@ -11,6 +11,7 @@ import typer
 from cli import output
 from cli.api import Api
 from cli.errors import Exit, exit_for
+from cli.listing import Listing
 from cli.reducer import TERMINAL, TextAssembler
 from cli.session import JobId, Json, follow_job, session
 
@@ -163,10 +164,10 @@ def _state_fields(state: dict[str, Any]) -> list[tuple[str, Any]]:
 def _print_steps(name: str, rows: list[tuple[str, Any, Any]]) -> None:
     if not rows:
         return
-    table = output.new_table([name, "", ""])
+    table = Listing([name, "", ""], whole=(name,))
     for row in rows:
         table.add_row(*(output.clean(str(cell)) if cell is not None else "" for cell in row))
-    output.stdout().print(table)
+    table.print()
 
 
 def _remaining(state: dict[str, Any]) -> str | None:

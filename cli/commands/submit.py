@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import typer
@@ -55,41 +56,14 @@ def submit(
     """
     if wait and watch:
         raise UsageError("--wait prints the result at the end, --watch prints the text as it is written. Choose one.")
-    config = {
-        "model": model,
-        "fallback_models": fallback or None,
-        "priority": priority,
-        "max_tokens": max_tokens,
-        "temperature": temperature,
-        "system_prompt": system_prompt,
-        "durable": durable or None,
-        "cache": {"ttl": cache_ttl} if cache_ttl is not None else cache or None,
-        "timeout": timeout,
-    }
-    body = request.job_body(
-        request.job_content(prompt, file, input_file),
-        config,
-        job_type=job_type,
-        options=request.parse_pairs(option or [], "--option"),
-        metadata=request.parse_pairs(metadata or [], "--metadata", as_typed=True),
-        tags=tag or [],
-        dedupe_key=dedupe_key,
-        delay=delay,
-        expires_in=expires_in,
-        depends_on=request.parse_dependencies(depends_on or []),
-        on_parent_failure=on_parent_failure,
-        webhook_url=webhook_url,
-        notify=notify or [],
-    )
+    body = _body(request.job_content(prompt, file, input_file), ctx.params)
     accepted = session(ctx).api.post("/jobs", body)
     if watch:
         _watch(session(ctx), accepted, as_json)
     elif wait:
         _wait(session(ctx), accepted, as_json)
-    elif as_json:
-        output.print_json(accepted)
     else:
-        _print_accepted(accepted)
+        _print_accepted(accepted, as_json)
 
 
 def estimate(
@@ -110,15 +84,34 @@ def estimate(
     \b
     headrace estimate --type security_analysis --file Vault.sol
     """
-    config = {"model": model, "fallback_models": fallback or None, "priority": priority, "max_tokens": max_tokens}
-    content = request.job_content(prompt, file, input_file)
-    body = request.job_body(content, config, job_type=job_type, options=request.parse_pairs(option or [], "--option"))
+    body = _body(request.job_content(prompt, file, input_file), ctx.params)
     answer = session(ctx).api.post("/jobs/estimate", body)
     if as_json:
         output.print_json(answer)
     else:
         shown = {name: value for name, value in answer.items() if name != "success" and not isinstance(value, dict | list)}
         output.print_fields((name.replace("_", " "), value) for name, value in shown.items())
+
+
+def _body(content: dict[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """The submission of a job. `given` are the parameters of the command by name; one that it does not have is not given."""
+    cache_ttl, cache = given.get("cache_ttl"), given.get("cache") or None
+    config = {
+        "fallback_models": list(given.get("fallback") or []) or None,
+        "durable": given.get("durable") or None,
+        "cache": cache if cache_ttl is None else {"ttl": cache_ttl},
+        **{name: given.get(name) for name in ("model", "priority", "max_tokens", "temperature", "system_prompt", "timeout")},
+    }
+    return request.job_body(
+        content,
+        config,
+        options=request.parse_pairs(given.get("option") or [], "--option"),
+        metadata=request.parse_pairs(given.get("metadata") or [], "--metadata", as_typed=True),
+        tags=list(given.get("tag") or []),
+        notify=list(given.get("notify") or []),
+        depends_on=request.parse_dependencies(given.get("depends_on") or []),
+        **{name: given.get(name) for name in ("job_type", "dedupe_key", "delay", "expires_in", "on_parent_failure", "webhook_url")},
+    )
 
 
 def _watch(current: Session, accepted: dict[str, Any], as_json: bool) -> None:
@@ -140,7 +133,10 @@ def _wait(current: Session, accepted: dict[str, Any], as_json: bool) -> None:
     raise typer.Exit(exit_for(state["status"]))
 
 
-def _print_accepted(accepted: dict[str, Any]) -> None:
+def _print_accepted(accepted: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        output.print_json(accepted)
+        return
     job_id = accepted["job_id"]
     output.print_fields(
         [

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from cli import output
+from cli.listing import Listing
 from cli.session import Json, session
 from cli.usage import text_id
 
@@ -47,7 +48,11 @@ def deliveries(
 def _print_deliveries(deliveries: list[dict[str, Any]]) -> None:
     from rich.text import Text
 
-    table = output.new_table(["delivery", "status", "event", "to", "attempts", "last", "next"])
+    table = Listing(
+        ["delivery", "status", "event", "to", "attempts", "last", "next"],
+        whole=("delivery", "status", "attempts", "next"),
+        spare=("next", "attempts", "event", "last", "to"),
+    )
     for delivery in deliveries:
         attempts = delivery.get("attempts") or []
         table.add_row(
@@ -59,7 +64,7 @@ def _print_deliveries(deliveries: list[dict[str, Any]]) -> None:
             output.clean(_outcome(attempts[-1])) if attempts else "",
             delivery.get("next_attempt_at") or "",
         )
-    output.stdout().print(table)
+    table.print()
 
 
 def _outcome(attempt: dict[str, Any]) -> str:

@@ -37,11 +37,12 @@ from chalicelib.domain.errors import UnreadableRecord
 from chalicelib.domain.execution.response_cache import CachedResponse, CacheLookup
 from chalicelib.domain.execution.result import Result
 from chalicelib.domain.execution.transcript import Chunk
+from chalicelib.domain.jobs.bulk_operation import BulkKey
 from chalicelib.domain.jobs.job import Usage
 from chalicelib.domain.limits.circuit_breaker import CircuitBreaker, CircuitState
 from chalicelib.domain.limits.pauses import Bucket, TenantPauses
 from chalicelib.domain.limits.rate_limit import LimitSource, RateLimit
-from chalicelib.domain.limits.type_limiter import Slot, TypeLimiter
+from chalicelib.domain.limits.tenant_limits import FairBy, TenantLimits
 from chalicelib.domain.metrics.counters import CounterIncrement, CountMark
 from chalicelib.domain.metrics.throughput import counter_keys
 from chalicelib.domain.streaming.subscriptions import Connection, Subscription, Ticket
@@ -100,7 +101,7 @@ def _no_log(_fact: str, **_fields: Any) -> None:
 
 
 def write_job(stores: DynamoStores) -> Raw:
-    made = full_job()
+    made = full_job(slots=("t:acme#0", "u:acme#ann#0"))
     stores.jobs.create(made)
     return key_of(id=made.id)
 
@@ -208,7 +209,9 @@ def write_ticket(stores: DynamoStores) -> Raw:
 def write_lease(stores: DynamoStores) -> Raw:
     from chalicelib.adapters.dynamodb.leases import _partition
 
-    lease = Lease(id=new_id(), lane="low", started_at=NOW, expires_at=NOW, jobs=("job_1",), environment="e", watermark=NOW)
+    lease = Lease(
+        id=new_id(), lane="low", started_at=NOW, expires_at=NOW, jobs=("job_1",), environment="e", watermark=NOW, watermarks={"acme": NOW}
+    )
     stores.leases.open(lease)
     return key_of(pk=_partition(lease.id), sk=lease.id)
 
@@ -233,12 +236,22 @@ def write_board(stores: DynamoStores) -> Raw:
     return key_of(pk="circuits", sk="pauses")
 
 
-def write_limiter(stores: DynamoStores) -> Raw:
-    limiter = TypeLimiter(
-        type=new_id(), version=1, recent_starts=(NOW,), reservations=(("h", NOW),), slots=(Slot("h", NOW, NOW),), average_hold_ms=3
-    )
-    stores.type_limiters.replace(replace(limiter, version=0), limiter, NOW)
-    return key_of(pk="limiters", sk=limiter.type)
+def write_tenant_limits(stores: DynamoStores) -> Raw:
+    limits = TenantLimits(tenant=new_id(), version=1, weight=2.0, concurrency=3, queued={"low": 4}, fair_by=FairBy.USER, updated_by="root")
+    stores.tenant_limits.replace(TenantLimits(tenant=limits.tenant), limits)
+    return key_of(pk="tenant-limits", sk=limits.tenant)
+
+
+def write_tenant_names(stores: DynamoStores) -> Raw:
+    write_tenant_limits(stores)
+    return key_of(pk="limited-tenants", sk="names")
+
+
+def write_slots_taken(stores: DynamoStores) -> Raw:
+    waiting, key = full_job(), f"t:{new_id()}#0"
+    stores.jobs.create(waiting)
+    stores.jobs.replace(waiting, replace(waiting, version=waiting.version + 1, slots=(key,)), {key: 1})
+    return {**key_of(pk=f"slots#{key}", sk="n"), "key": key}
 
 
 def write_rate_limit(stores: DynamoStores) -> Raw:
@@ -339,6 +352,12 @@ def write_open_bulk(stores: DynamoStores) -> Raw:
     return key_of(pk="bulks-open", sk=write_bulk(stores)["sk"]["S"])
 
 
+def write_turn(stores: DynamoStores) -> Raw:
+    made = bulk_operation()
+    stores.bulk_operations.request_turn(BulkKey(made.tenant, made.id, made.created_at))
+    return key_of(pk=f"bulk-turns#{made.tenant}", sk=made.id)
+
+
 def write_open_delivery(stores: DynamoStores) -> Raw:
     made = delivery()
     stores.deliveries.create(made)
@@ -366,6 +385,10 @@ def unfinished(stores: DynamoStores, keys: list[Raw]) -> list[Any]:
     assert following is None
     found = [one for one in stores.bulk_operations.load_unfinished(listed, NOW + 1) if one.locked_until <= NOW + 1]
     return among(found, [sort_key(key) for key in keys], lambda one: one.id)
+
+
+def turns(stores: DynamoStores, keys: list[Raw]) -> list[Any]:
+    return among(stores.bulk_operations.turns("acme", None), [sort_key(key) for key in keys], lambda one: one.id)
 
 
 def due(stores: DynamoStores, ids: list[str]) -> list[Any]:
@@ -559,13 +582,28 @@ CASES = [
         swap=lambda stores, seen: stores.pauses.replace_board(seen, replace(seen, version=seen.version + 1)),
     ),
     Case(
-        name="type limiter",
+        name="limits of a tenant",
         table="coordination",
-        write=write_limiter,
-        read=lambda stores, key: stores.type_limiters.get(sort_key(key)),
-        swap=lambda stores, seen: stores.type_limiters.replace(seen, replace(seen, version=seen.version + 1, recent_starts=()), NOW),
-        stores=("type_limiters",),
-        items=("TypeLimiterItem",),
+        write=write_tenant_limits,
+        read=lambda stores, key: stores.tenant_limits.get(sort_key(key)),
+        read_many=lambda stores, keys: among(stores.tenant_limits.all(), [sort_key(key) for key in keys], lambda one: one.tenant),
+        swap=lambda stores, seen: stores.tenant_limits.replace(seen, replace(seen, version=seen.version + 1, weight=3.0)),
+        stores=("tenant_limits",),
+        enums=("data.fair_by",),
+    ),
+    Case(
+        name="names of tenants with limits",
+        table="coordination",
+        write=write_tenant_names,
+        read=lambda stores, _key: stores.tenant_limits.tenants(),
+        items=("TenantNamesItem",),
+    ),
+    Case(
+        name="slots that are taken",
+        table="coordination",
+        write=write_slots_taken,
+        read=lambda stores, key: stores.jobs.slots_taken([key["key"]]),
+        items=("SlotItem",),
     ),
     Case(
         name="rate limit",
@@ -727,6 +765,13 @@ CASES = [
         write=write_open_bulk,
         read=lambda stores, key: unfinished(stores, [key]),
         read_many=unfinished,
+    ),
+    Case(
+        name="turns of bulk operations",
+        table="coordination",
+        write=write_turn,
+        read=lambda stores, key: turns(stores, [key]),
+        read_many=turns,
     ),
     Case(
         name="index of open deliveries",

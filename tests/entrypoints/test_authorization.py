@@ -60,6 +60,7 @@ ROUTE_MATRIX = {
     "GET /jobs/{job_id}/status": ("viewer", "own"),
     "GET /jobs/{job_id}/stream": ("user", "own"),
     "GET /jobs/{job_id}/text": ("user", "own"),
+    "GET /limits": ("viewer", "own"),
     "GET /me": ("viewer", "own"),
     "GET /openapi.json": ("public", "own"),
     "POST /stream-tickets": ("user", "own"),
@@ -78,10 +79,14 @@ ROUTE_MATRIX = {
     "POST /queues/{queue}/resume": ("operator", "own"),
     "GET /webhooks": ("admin", "own"),
     "PUT /webhooks/addresses": ("admin", "own"),
+    "PUT /limits/tenants/{tenant}": ("admin", "stage"),
     "POST /webhooks/rotate": ("admin", "own"),
     "POST /webhooks/test": ("admin", "own"),
 }
-BODIES: dict[str, dict[str, Any]] = {"POST /circuits/{model}/open": {"reason": "moving"}}
+BODIES: dict[str, dict[str, Any]] = {
+    "POST /circuits/{model}/open": {"reason": "moving"},
+    "PUT /limits/tenants/{tenant}": {"concurrency": 3},
+}
 
 
 @pytest.fixture(autouse=True)
@@ -106,7 +111,7 @@ def test_every_route_has_its_role_and_its_effect_in_the_matrix(api: Api) -> None
 def test_a_route_with_an_effect_on_the_stage_needs_a_key_of_all_tenants(api: Api, route: str) -> None:
     """An admin of one tenant is refused, in words that say why; a ticket of such a key is no key."""
     method, path = route.split()
-    url, body = path.replace("{model}", "gpt-4o-mini"), BODIES.get(route, {})
+    url, body = path.replace("{model}", "gpt-4o-mini").replace("{tenant}", "acme"), BODIES.get(route, {})
 
     refused = [api.call(method, url, body, token) for token in ("admin", "stranger", "operator", "viewer")]
     allowed = api.call(method, url, body, "stage_admin")

@@ -11,6 +11,8 @@ from chalicelib.domain.errors import HeadraceError
 from chalicelib.domain.jobs.job import Status
 from chalicelib.services.auth.authenticate import secret_hash
 from chalicelib.services.jobs import bulk_operations
+from chalicelib.services.jobs.wake_bulk_operations import STALLED_MS
+from tests.kit.batches import tasks
 from tests.kit.http import Api, Reply, unreachable
 from tests.kit.work import sweep, work
 
@@ -81,7 +83,7 @@ def test_a_large_bulk_operation_continues_after_the_request(api: Api) -> None:
     assert (reply.status, reply.json["status"]) == (202, "running")
     assert reply.json["done"] >= bulk_operations.INLINE_MAX_JOBS
     assert "queued" in statuses(api, ids)
-    sweep(api)
+    tasks(api)
     assert (read_bulk(api, reply.json["bulk_id"])["status"], statuses(api, ids)) == ("completed", {"cancelled"})
     assert read_bulk(api, reply.json["bulk_id"])["done"] == len(ids)
 
@@ -92,11 +94,23 @@ def test_a_bulk_operation_resumes_after_a_store_outage(api: Api) -> None:
 
     reply = bulk(api, {"action": "cancel", "all": True})
     assert (reply.status, reply.json["done"]) == (202, 0)  # two jobs are cancelled, but not counted yet
-    sweep(api)
+    tasks(api)
 
     ended = read_bulk(api, reply.json["bulk_id"])
     assert (ended["status"], ended["done"], ended["matched"]) == ("completed", 5, 5)
     assert statuses(api, ids) == {"cancelled"}
+
+
+def test_a_bulk_operation_whose_message_is_lost_is_woken_by_the_schedule(api: Api) -> None:
+    ids = [api.submit() for _ in range(bulk_operations.INLINE_MAX_JOBS + 1)]
+    bulk_id = bulk(api, {"action": "cancel", "all": True}).json["bulk_id"]
+    api.container.queues.messages["tasks"].clear()
+
+    sweep(api, after=STALLED_MS / 1000)
+    assert read_bulk(api, bulk_id)["status"] == "running"
+    tasks(api)
+
+    assert (read_bulk(api, bulk_id)["status"], read_bulk(api, bulk_id)["done"]) == ("completed", len(ids))
 
 
 def test_a_job_with_an_internal_error_does_not_stop_a_bulk_operation(api: Api) -> None:
@@ -131,7 +145,7 @@ def test_a_broken_bulk_operation_does_not_stop_the_next(api: Api) -> None:
         replace_operation(seen, new)
 
     api.container.bulk_operations.replace = broken  # type: ignore[method-assign]
-    sweep(api)
+    tasks(api)
 
     assert api.job(ids[1][0]).status is Status.CANCELLED
     assert [row.finished_at is None for row in api.container.bulk_operations.rows.values()] == [True, False]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from typing import Any
 
@@ -79,6 +80,16 @@ def test_a_charset_is_obeyed_or_refused(api: Api, content_type: str, body: str, 
 
     assert reply.status == status, reply.text
     assert status == 202 or "not UTF-8" in reply.text
+
+
+def test_a_packed_body_is_named_and_nobody_is_told_to_encode_it(api: Api) -> None:
+    packed = gzip.compress(b'{"prompt":"x"}').decode("utf-8", "replace")  # as API Gateway passes it
+
+    reply = api.call("POST", "/jobs", raw=packed, content_encoding="gzip")
+
+    assert reply.status == 400
+    assert "are not unpacked" in problems(reply)["Content-Encoding"]
+    assert api.call("POST", "/jobs", raw='{"prompt":"x"}', content_encoding="identity").status == 202
 
 
 def test_a_body_that_arrives_as_bytes_is_checked_too(api: Api) -> None:

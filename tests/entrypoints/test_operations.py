@@ -33,7 +33,6 @@ FIELDS = {
     "opened_at",
     "closed_at",
     "until",
-    "paused_until",
 }
 
 

@@ -10,7 +10,6 @@ from chalicelib.domain.execution.transcript import join_chunks
 from chalicelib.domain.jobs.job import Job, Status, Usage
 from chalicelib.domain.jobs.job_type import NO_MODEL
 from chalicelib.domain.jobs.transitions import is_stored
-from chalicelib.domain.limits.type_limiter import SLOT_TTL_MS
 from chalicelib.domain.notifications.message import job_ended_message
 from chalicelib.services.streaming.read_text import read_text
 from tests.faults.simulation import QUEUES, Simulation
@@ -46,10 +45,8 @@ def _check_leftovers(sim: Simulation) -> Iterator[str]:
         is_stored = any(version.response_id == response.id for version in sim.history.versions[response.log.job_id])
         if is_stored and not (response.read or response.cancelled):
             yield f"{response.id} was abandoned: its end was not read, and it was not cancelled"
-    for limiter in real.type_limiters.rows.values():
-        now = sim.world.clock.now()
-        if limiter.slots_in_use(now + SLOT_TTL_MS) or (not sim.steps.faults and limiter.slots_in_use(now)):
-            yield f"slots of {limiter.type} are in use: {limiter.slots}"
+    if slots := +real.jobs.slots:
+        yield f"slots are taken for ever: {dict(slots)}"
     if real.queues.dead_lettered:
         yield f"there are dead letters: {dict(real.queues.dead_lettered)}"
 

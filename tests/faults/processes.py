@@ -74,8 +74,9 @@ class Processes:
         world, real, steps = self.world, self.real, self.steps
         ports: dict[str, Any] = {
             name: StepPort(name, getattr(real, name), steps)
-            for name in ("job_specs", "chunks", "subscriptions", "connections", "leases", "circuit_breakers", "type_limiters", "deliveries")
+            for name in ("job_specs", "chunks", "subscriptions", "connections", "leases", "circuit_breakers", "rates", "deliveries")
         }
+        ports |= {name: StepPort(name, getattr(real, name), steps) for name in ("lines", "tenant_limits")}
         ports["cache"] = CacheStepPort(real.cache, steps, self.history)
         ports["jobs"] = JobsStepPort(real.jobs, steps, self.history, self._on_change)
         ports["results"] = ResultsStepPort(real.results, steps, self.history)

@@ -11,7 +11,11 @@ from typing import Any
 from chalicelib.domain.failures import ProviderQuotaExhausted, StreamCut
 from chalicelib.domain.jobs.job import Status, Usage
 from chalicelib.domain.jobs.job_type import Limits
-from chalicelib.domain.limits.circuit_breaker import FAILURE_THRESHOLD, CircuitBreaker, origin_of, record_failure
+from chalicelib.domain.limits.circuit_breaker import FAILURE_THRESHOLD, CircuitBreaker, force_open, origin_of, record_failure
+from chalicelib.domain.limits.tenant_limits import TenantLimits
+from chalicelib.domain.queues.causes import CauseKind, cause_of
+from chalicelib.services.operations.force_circuit import close_circuit
+from chalicelib.services.scheduling.visits import ask_for_visit
 from chalicelib.services.worker.run_task import TaskRun
 from tests.faults.provider import ScriptedAnswer
 from tests.faults.simulation import LANE, Simulation
@@ -143,6 +147,24 @@ async def circuit(sim: Simulation) -> None:
     await sim.watch(await sim.submit("waiting", ScriptedAnswer(pieces=2)))
 
 
+async def in_line(sim: Simulation) -> None:
+    """An operator opens a circuit. Two jobs are held in its line, until it is closed and a scheduler
+    releases them.
+    """
+    opened = force_open(CircuitBreaker(model=MODEL), "operator", "a test", "m1", sim.world.clock.now())
+    sim.real.circuit_breakers.replace(CircuitBreaker(model=MODEL), replace(opened, version=1))
+    jobs = [await sim.submit(name, ScriptedAnswer(pieces=1)) for name in ("first in line", "second in line")]
+    await sim.until(lambda: all(sim.job(job).status is Status.HELD for job in jobs), 40)
+    await asyncio.sleep(7.3)
+
+    def close() -> None:
+        ctx = sim.world.container
+        close_circuit(ctx.circuit_breakers, ctx.log, MODEL, "operator", "m2", ctx.clock.now())
+        ask_for_visit(ctx, cause_of(CauseKind.CIRCUIT, MODEL))
+
+    await sim.request(close)
+
+
 async def child_of_two(sim: Simulation) -> None:
     """A job depends on two others, one of which ends about when it is submitted.
 
@@ -174,13 +196,10 @@ async def notified(sim: Simulation) -> None:
 
 
 async def limited(sim: Simulation) -> None:
-    """Two jobs with a task handler, of a type that runs one at a time.
-
-    The other one gets a reservation.
-    """
+    """Two jobs with a task handler, of a type that runs one at a time. The scheduler releases the other one."""
 
     running: set[str] = set()
-    frozen = any(kind in FREEZES for kind in sim.steps.faults.values())  # the slot of a frozen worker expires while it still runs
+    frozen = any(kind in FREEZES for kind in sim.steps.faults.values())  # the job of a frozen worker is reclaimed while it still runs
 
     async def work(task: TaskRun) -> Any:
         holder = f"{task.job.id}#{task.job.generation}"
@@ -202,6 +221,24 @@ async def limited(sim: Simulation) -> None:
     sim.world.container.job_type = with_job_types(kind)
     for name in ("first", "second"):
         await sim.watch(await sim.submit(name, job_type=kind.name, input=name))
+
+
+async def crowded(sim: Simulation) -> None:
+    """Three jobs of a tenant whose jobs run one at a time; one of them needs two attempts."""
+    running = TenantLimits(tenant="acme", version=1, concurrency=1)
+    sim.real.tenant_limits.replace(replace(running, version=0), running)
+    await sim.watch(await sim.submit("first of three", ScriptedAnswer(pieces=2)))
+    await sim.watch(await sim.submit("second of three", ScriptedAnswer(pieces=1, error=StreamCut()), ScriptedAnswer(pieces=2)))
+    await sim.watch(await sim.submit("third of three", ScriptedAnswer(pieces=2)))
+
+
+async def crowded_and_handed_over(sim: Simulation) -> None:
+    """A durable job, whose response goes through several invocations, keeps the only slot until its end."""
+    sim.invocation = 10.0
+    running = TenantLimits(tenant="acme", version=1, user_concurrency=1)
+    sim.real.tenant_limits.replace(replace(running, version=0), running)
+    await sim.watch(await sim.submit("keeps its slot", ScriptedAnswer(pieces=6, every=2.2), config={"durable": True}))
+    await sim.watch(await sim.submit("waits for it", ScriptedAnswer(pieces=2)))
 
 
 async def misdirected(sim: Simulation) -> None:
@@ -252,12 +289,15 @@ SCENARIOS = {
         Scenario(not_resumed),
         Scenario(durable_cancelled, (Status.CANCELLED, Status.COMPLETED)),
         Scenario(circuit),
+        Scenario(in_line),
         Scenario(cached),
         Scenario(found),
         Scenario(child_of_two),
         Scenario(orphaned, (Status.CANCELLED, Status.COMPLETED)),
         Scenario(notified),
         Scenario(limited),
+        Scenario(crowded),
+        Scenario(crowded_and_handed_over),
         Scenario(misdirected),
     )
 }

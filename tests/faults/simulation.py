@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any
@@ -11,8 +12,12 @@ from chalicelib.consumers.job_changes import process_job_changes
 from chalicelib.consumers.overdue_ends import serve_overdue_ends
 from chalicelib.domain.errors import Unavailable
 from chalicelib.domain.jobs.job import Job
-from chalicelib.domain.queues.lanes import JOB_QUEUES, SCHEDULE
+from chalicelib.domain.queues.lanes import JOB_QUEUES, SCHEDULE, TASKS
 from chalicelib.domain.streaming.subscriptions import Connection
+from chalicelib.services.batches.advance_batch import advance_batch
+from chalicelib.services.batches.context import ADVANCE_BATCH
+from chalicelib.services.jobs.advance_bulk import advance_bulk
+from chalicelib.services.jobs.bulk_turns import ADVANCE_BULK
 from chalicelib.services.jobs.cancel_job import cancel_job
 from chalicelib.services.jobs.retry_job import retry_job
 from chalicelib.services.maintenance.sweep_lines import sweep_lines
@@ -25,10 +30,11 @@ from tests.faults.steps import Killed
 from tests.kit.time import SkewedClock
 from tests.kit.world import ALICE
 
-__all__ = ["LANE", "QUEUES", "Simulation", "Stuck"]
+__all__ = ["LANE", "QUEUES", "Simulation", "Stuck", "TaskSimulation"]
 
 SWEEP_EVERY, SWEEP_PHASE = 60.0, 20.0
 SERVE_MS = 40_000  # of each minute, for the ends that the change stream has left
+TASK_MS = 90_000  # of a message of the queue `tasks`
 MAX_SECONDS = 3 * 3600.0  # of virtual time, until a run that is unfinished counts as stuck
 MAX_REQUEST_ATTEMPTS = 20  # of a user whose request got no response
 
@@ -163,6 +169,7 @@ class Simulation(Processes):
                 skewed = SkewedClock(self.world.clock, self.sweeper_skew)
                 ctx = self.world.container.with_changes(clock=skewed)
                 self.spawn(self.run_call("sweep", sweep, ctx))
+                self.spawn(self.run_call("sweep", sweep_lines, ctx, skewed.now() + SERVE_MS))
                 self.spawn(self.run_call("sweep", serve_overdue_ends, ctx, skewed.now() + SERVE_MS))
                 self.spawn(self.run_call("sweep", sweep_lines, ctx, skewed.now() + SERVE_MS))
             await asyncio.sleep(SWEEP_EVERY)
@@ -187,3 +194,37 @@ class Simulation(Processes):
             subscribe(ctx, get_connection(ctx, connection), job_id, attempt, offset, None)
 
         await self.run_call("api", request)
+
+
+class TaskSimulation(Simulation):
+    """A simulation whose queue `tasks` is delivered, too: messages that advance batches and bulk operations."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._running_tasks = 0
+
+    def start(self) -> None:
+        super().start()
+        self.spawn(self._deliver_tasks())
+
+    def unfinished(self) -> str:
+        tasks = len(self.real.queues.messages[TASKS]) + self._running_tasks
+        return ", ".join(filter(None, [super().unfinished(), f"tasks {tasks}" if tasks else ""]))
+
+    async def _deliver_tasks(self) -> None:
+        while True:
+            for message in self.real.queues.receive(TASKS):
+                self.spawn(self._run_task(message.body, message.receipt))
+            await asyncio.sleep(0.2)
+
+    async def _run_task(self, body: str, receipt: str) -> None:
+        """Run one message, and delete it only if its function has returned."""
+        ctx, message, self._running_tasks = self.world.container, json.loads(body), self._running_tasks + 1
+        calls: dict[str, Callable[[int], Any]] = {
+            ADVANCE_BATCH: lambda until: advance_batch(ctx, message["tenant"], message["batch_id"], until),
+            ADVANCE_BULK: lambda until: advance_bulk(ctx, message["tenant"], message["bulk_id"], message["version"], until),
+        }
+        outcome = await self.run_call("tasks", calls[message["task"]], self.world.clock.now() + TASK_MS)
+        self._running_tasks -= 1
+        if not isinstance(outcome, BaseException):
+            self.real.queues.acknowledge(TASKS, [receipt])

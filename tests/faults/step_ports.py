@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -63,9 +64,17 @@ class JobsStepPort(StepPort):
             else:
                 self._history.record_replace(before, new)
             self._on_change(before, new)
+            self._check_slots()
             if actor is not None and new.status is Status.PROCESSING and (before is None or before.status is not Status.PROCESSING):
                 actor.claims[new.id] = new.attempt
         return value
+
+    def _check_slots(self) -> None:
+        """As many slots are taken as jobs say that they have, after every write."""
+        held = Counter(key for job in self._real.records.values() for key in job.slots)
+        taken = +self._real.slots
+        if held != taken:
+            self._history.problems.append(f"slots are taken {dict(taken)}, jobs have {dict(held)}")
 
 
 class ResultsStepPort(StepPort):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
@@ -20,30 +19,27 @@ from chalicelib.domain.failures import RequestRefused
 from chalicelib.domain.ids import job_id_of_row
 from chalicelib.domain.jobs.job import Status
 from chalicelib.domain.jobs.submission import Submission
-from chalicelib.domain.queues.lanes import TASKS
 from chalicelib.services.batches import manage_batch
-from chalicelib.services.batches.advance_batch import advance_batch
 from chalicelib.services.batches.submit_batch import prepare_batch, submit_batch
 from chalicelib.services.batches.wake_batches import wake_stalled_batches
 from chalicelib.services.idempotency import IdempotentRequest
-from chalicelib.services.jobs.resume_bulk_operations import resume_unfinished
+from chalicelib.services.jobs.wake_bulk_operations import wake_stalled_bulk_operations
 from chalicelib.services.maintenance.sweeper import sweep
 from tests.faults.invariants import violations
 from tests.faults.processes import Change
 from tests.faults.provider import ScriptedAnswer
 from tests.faults.sampling import sample
-from tests.faults.simulation import LANE, MAX_SECONDS, SWEEP_EVERY, SWEEP_PHASE, Simulation, Stuck
+from tests.faults.simulation import LANE, MAX_SECONDS, SWEEP_EVERY, SWEEP_PHASE, Simulation, Stuck, TaskSimulation
 from tests.faults.step_ports import StepPort
 from tests.faults.steps import Fault, Kind
 from tests.kit.world import ALICE
 
 ROWS = 5
-TASK_MS = 90_000
 SCHEDULE_MS = 40_000
 FAILS = ScriptedAnswer(pieces=1, error=RequestRefused("No."))
 
 
-class BatchSimulation(Simulation):
+class BatchSimulation(TaskSimulation):
     """A simulation that also releases rows, counts jobs and runs batch actions."""
 
     def _install_ports(self) -> None:
@@ -52,7 +48,6 @@ class BatchSimulation(Simulation):
             setattr(self.world.container, name, StepPort(name, getattr(self.real, name), self.steps))
         self._counted: asyncio.Queue[Change] = asyncio.Queue()
         self._counting = False
-        self._running_tasks = 0
 
     def _on_change(self, before: Any, new: Any) -> None:
         super()._on_change(before, new)
@@ -61,13 +56,11 @@ class BatchSimulation(Simulation):
     def start(self) -> None:
         super().start()
         self.spawn(self._count())
-        self.spawn(self._deliver_tasks())
 
     def unfinished(self) -> str:
         unfinished = {
             "batches": sorted(self.real.batches.open),
             "bulk operations": [bulk.id for bulk in self.real.bulk_operations.rows.values() if bulk.finished_at is None],
-            "tasks": len(self.real.queues.messages[TASKS]) + self._running_tasks,
             "counting": self._counted.qsize() + self._counting,
         }
         return ", ".join(filter(None, [super().unfinished(), *(f"{name} {what}" for name, what in unfinished.items() if what)]))
@@ -84,21 +77,6 @@ class BatchSimulation(Simulation):
                 await asyncio.sleep(1.0)
             self._counting = False
 
-    async def _deliver_tasks(self) -> None:
-        while True:
-            for message in self.real.queues.receive(TASKS):
-                self.spawn(self._run_task(message.body, message.receipt))
-            await asyncio.sleep(0.2)
-
-    async def _run_task(self, body: str, receipt: str) -> None:
-        """Run one task message, and delete it only if its function has returned."""
-        message, self._running_tasks = json.loads(body), self._running_tasks + 1
-        until = self.world.clock.now() + TASK_MS
-        outcome = await self.run_call("tasks", advance_batch, self.world.container, message["tenant"], message["batch_id"], until)
-        self._running_tasks -= 1
-        if not isinstance(outcome, BaseException):
-            self.real.queues.acknowledge(TASKS, [receipt])
-
     async def _sweep(self) -> None:
         """Invoke the three scheduled functions, which run at the same time."""
         await asyncio.sleep(SWEEP_PHASE)
@@ -107,7 +85,7 @@ class BatchSimulation(Simulation):
             until = self.world.clock.now() + SCHEDULE_MS
             self.spawn(self.run_call("sweep", sweep, ctx))
             self.spawn(self.run_call("sweep_batches", wake_stalled_batches, ctx, until))
-            self.spawn(self.run_call("sweep_bulk_operations", resume_unfinished, ctx, until))
+            self.spawn(self.run_call("sweep_bulk_operations", wake_stalled_bulk_operations, ctx, until))
             await asyncio.sleep(SWEEP_EVERY)
 
     # ---- the API's users

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 
@@ -13,13 +14,14 @@ from chalicelib.domain.failures import ProviderQuotaExhausted
 from chalicelib.domain.jobs.bulk_operation import BulkAction
 from chalicelib.domain.jobs.job import Status
 from chalicelib.services.idempotency import IdempotentRequest
+from chalicelib.services.jobs import bulk_operations
 from chalicelib.services.jobs.bulk_operations import BulkRequest, StartedBulk, start_bulk
-from chalicelib.services.jobs.resume_bulk_operations import resume_unfinished
+from chalicelib.services.jobs.wake_bulk_operations import wake_stalled_bulk_operations
 from chalicelib.services.maintenance.sweeper import sweep
 from tests.faults.invariants import violations
 from tests.faults.provider import ScriptedAnswer
 from tests.faults.sampling import sample
-from tests.faults.simulation import MAX_SECONDS, SWEEP_EVERY, SWEEP_PHASE, Simulation, Stuck
+from tests.faults.simulation import MAX_SECONDS, SWEEP_EVERY, SWEEP_PHASE, Stuck, TaskSimulation
 from tests.faults.step_ports import StepPort
 from tests.faults.steps import Fault, Kind
 
@@ -28,10 +30,10 @@ JOBS = 3
 SCHEDULE_MS = 40_000
 
 
-class BulkSimulation(Simulation):
+class BulkSimulation(TaskSimulation):
     """A simulation with an operator who starts bulk operations.
 
-    The sweeper resumes unfinished ones.
+    Messages advance those that their request did not finish, and the schedule wakes the others.
     """
 
     def _install_ports(self) -> None:
@@ -55,7 +57,7 @@ class BulkSimulation(Simulation):
 
     async def start_bulk(self, bulk: BulkRequest, *, repeat: bool) -> None:
         """Request a bulk operation. With `repeat`, repeat it under one key, as the CLI does."""
-        idempotent = IdempotentRequest.of(OLGA, "POST /bulk", "key", [bulk.action.value])
+        idempotent = IdempotentRequest.of(OLGA, "POST /bulk", f"key {bulk.ids}", [bulk.action.value])
 
         def start() -> StartedBulk:
             return start_bulk(self.world.container, OLGA, bulk, idempotent)
@@ -68,8 +70,16 @@ class BulkSimulation(Simulation):
         ctx = self.world.container
         while True:
             self.spawn(self.run_call("sweep", sweep, ctx))
-            self.spawn(self.run_call("sweep_bulk_operations", resume_unfinished, ctx, self.world.clock.now() + SCHEDULE_MS))
+            self.spawn(self.run_call("sweep_bulk_operations", wake_stalled_bulk_operations, ctx, self.world.clock.now() + SCHEDULE_MS))
             await asyncio.sleep(SWEEP_EVERY)
+
+
+class MessageSimulation(BulkSimulation):
+    """Requests leave all jobs of an operation to messages."""
+
+    def run(self, scenario: Any) -> None:
+        with patch.object(bulk_operations, "INLINE_MAX_JOBS", 0):
+            super().run(scenario)
 
 
 ScenarioFunction = Callable[[BulkSimulation], Coroutine[Any, Any, None]]
@@ -95,13 +105,24 @@ async def delete_named_once(sim: BulkSimulation) -> None:
     await sim.start_bulk(BulkRequest(action=BulkAction.DELETE, ids=tuple(await sim.submit_failing())), repeat=False)
 
 
+async def retry_by_messages(sim: BulkSimulation) -> None:
+    """An operation for each job: one more than have their turn at once."""
+    for job_id in await sim.submit_failing():
+        await sim.start_bulk(BulkRequest(action=BulkAction.RETRY, ids=(job_id,)), repeat=True)
+
+
+async def purge_by_messages(sim: BulkSimulation) -> None:
+    await sim.submit_failing()
+    await sim.start_bulk(BulkRequest(action=BulkAction.DELETE, filters=ALL_FAILED), repeat=True)
+
+
 def run_scenario(scenario: ScenarioFunction, faults: Sequence[Fault] = ()) -> tuple[BulkSimulation, list[str]]:
-    sim = BulkSimulation(faults)
+    sim = (MessageSimulation if scenario in BY_MESSAGES else BulkSimulation)(faults)
     try:
         sim.run(scenario)  # type: ignore[arg-type]
     except Stuck as stuck:
         return sim, [f"stuck within {MAX_SECONDS / 3600:g} h: {stuck}"]
-    wrong = _not_deleted(sim) if scenario in (purge, delete_named_once) else _not_retried(sim)
+    wrong = _not_deleted(sim) if scenario in (purge, delete_named_once, purge_by_messages) else _not_retried(sim)
     return sim, [*violations(sim), *wrong]
 
 
@@ -109,9 +130,9 @@ def _not_retried(sim: BulkSimulation) -> list[str]:
     """Each job has completed in its second run, and the bulk operation counts every job as done."""
     jobs = sim.real.jobs.records.values()
     wrong = [f"{job.id[-3:]} is {job.status}, run {job.run}" for job in jobs if (job.status, job.run) != (Status.COMPLETED, 2)]
-    [bulk] = sim.real.bulk_operations.rows.values()
-    counts = (bulk.matched, bulk.done, bulk.skipped, bulk.failed, bulk.not_found)
-    return [*wrong, *([f"the bulk operation counts {counts}"] if counts != (JOBS, JOBS, 0, 0, 0) else [])]
+    bulks = sim.real.bulk_operations.rows.values()
+    counts = tuple(sum(getattr(bulk, name) for bulk in bulks) for name in ("matched", "done", "skipped", "failed", "not_found"))
+    return [*wrong, *([f"the bulk operations count {counts}"] if counts != (JOBS, JOBS, 0, 0, 0) else [])]
 
 
 def _not_deleted(sim: BulkSimulation) -> list[str]:
@@ -127,7 +148,8 @@ def _not_deleted(sim: BulkSimulation) -> list[str]:
     return [*wrong, *([] if counted else [f"the bulk operation counts {bulk.done} done of {bulk.matched}"])]
 
 
-SCENARIOS: tuple[ScenarioFunction, ...] = (retry_all, retry_named, purge, delete_named_once)
+BY_MESSAGES: tuple[ScenarioFunction, ...] = (retry_by_messages, purge_by_messages)
+SCENARIOS: tuple[ScenarioFunction, ...] = (retry_all, retry_named, purge, delete_named_once, *BY_MESSAGES)
 
 
 def _calls(sim: BulkSimulation) -> list[int]:
@@ -143,6 +165,8 @@ def test_invariants_hold_without_faults(scenario: ScenarioFunction) -> None:
 
     assert not problems, problems
     assert len(_calls(sim)) > 10
+    assert any(step.actor.role == "tasks" for step in sim.steps.trace) == (scenario in BY_MESSAGES)
+    assert not sim.real.bulk_operations.order
 
 
 @pytest.mark.parametrize("kind", Kind, ids=[kind.name.lower() for kind in Kind])

@@ -176,12 +176,12 @@ def test_only_api_and_deliver_may_read_signing_secrets(stage: str) -> None:
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_each_schedule_has_only_the_rights_of_its_own_work(stage: str) -> None:
-    """Only bulk operations delete jobs; batches and deliveries are only woken."""
+    """None deletes jobs; batches, bulk operations and deliveries are only woken."""
     rights = {kind: json.dumps(policy(kind, stage)) for kind in ("sweep", "sweep_deliveries", "sweep_batches", "sweep_bulk_operations")}
 
-    assert {kind for kind, text in rights.items() if "s3:DeleteObject" in text} == {"sweep_bulk_operations"}
-    assert {kind for kind, text in rights.items() if "s3:GetObject" in text} == {"sweep", "sweep_bulk_operations"}
-    assert {kind for kind, text in rights.items() if "-jobs" in text} == {"sweep", "sweep_bulk_operations"}
+    assert {kind for kind, text in rights.items() if "s3:DeleteObject" in text} == set()
+    assert {kind for kind, text in rights.items() if "s3:GetObject" in text} == {"sweep"}
+    assert {kind for kind, text in rights.items() if "-jobs" in text} == {"sweep"}
     assert {kind for kind, text in rights.items() if "execute-api" in text} == {"sweep"}
     assert all("sqs:SendMessage" in text and "sqs:ReceiveMessage" not in text for text in rights.values())
 

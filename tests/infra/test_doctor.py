@@ -14,9 +14,9 @@ from moto import mock_aws
 from rich.console import Console
 from typer.testing import CliRunner
 
-from infra.__main__ import app
 from infra.chalice_config import SETTINGS
 from infra.cloud import Cloud
+from infra.commands import app
 from infra.doctor import account, run, services, stage
 from infra.doctor.finding import Finding, Level, ok, problem, warning
 from infra.naming import openai_secret_name

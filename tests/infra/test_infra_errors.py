@@ -12,8 +12,7 @@ import pytest
 from botocore.exceptions import ClientError, NoCredentialsError
 
 from chalicelib.domain.units import DAY_MS, rfc3339
-from infra import __main__ as commands
-from infra import deploy
+from infra import commands, deploy
 from infra.cloud import Cloud
 from infra.error_handling import sentence, without_tracebacks
 from infra.keys import MAX_DAYS
@@ -100,6 +99,34 @@ def test_doctor_and_deploy_say_that_the_proxy_does_not_answer(proxies: pytest.Mo
         assert "password" not in done.stdout + done.stderr
 
 
+# Ctrl-C
+
+INTERRUPTED_IMPORT = """
+import os, runpy, signal, sys
+
+class Interrupt:
+    def find_spec(self, name, path=None, target=None):
+        if name == sys.argv[1]:
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Interrupt())
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a test run in the background ignores it
+runpy.run_module(sys.argv[2], run_name="__main__", alter_sys=True)
+"""
+
+
+@pytest.mark.parametrize(
+    ("module", "command"),
+    [("typer", "infra"), ("infra.deploy", "infra"), ("infra.local.up", "infra"), ("boto3", "infra"), ("typer", "cli.demo")],
+)
+def test_ctrl_c_while_modules_are_imported_leaves_no_traceback(module: str, command: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED_IMPORT, module, command], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
 # Sentences
 
 
@@ -136,10 +163,10 @@ def test_failed_deployment_shows_no_traceback_of_chalice(monkeypatch: pytest.Mon
     ids=lambda error: type(error).__name__,
 )
 def test_any_error_is_one_sentence(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(commands, "app", lambda: (_ for _ in ()).throw(error))
+    monkeypatch.setattr(commands, "app", lambda **_: (_ for _ in ()).throw(error))
 
     with pytest.raises(SystemExit) as ended:
-        commands.main()
+        commands.run()
 
     said = str(ended.value.code)
     assert said.startswith("Failed: ")
@@ -178,7 +205,7 @@ def test_wrong_argument_or_variable_is_refused_before_anything_is_done(
     monkeypatch.setattr(sys, "argv", ["infra", *arguments])
 
     with pytest.raises(SystemExit) as ended:
-        commands.main()
+        commands.run()
 
     assert ended.value.code == 2
     assert "secret1234" not in "".join(capsys.readouterr())

@@ -10,8 +10,8 @@ import pytest
 from moto import mock_aws
 from typer.testing import CliRunner
 
-from infra.__main__ import app
 from infra.cloud import Cloud
+from infra.commands import app
 from infra.local import up
 from infra.naming import openai_secret_name
 from infra.openai_address import AddressRefused, check_api
@@ -70,6 +70,15 @@ def test_only_an_answer_that_shows_that_there_is_no_api_refuses_an_address(refus
         else:
             with pytest.raises(AddressRefused):
                 check_api(server.url, "sk-1")
+
+
+def test_an_address_that_redirects_a_request_without_its_content_is_refused() -> None:
+    """Such as one of http where the server has moved to https."""
+    with (
+        QuirkyOpenAI(always=lambda _: Refusal(301, b"", headers={"Location": "/v1/elsewhere"})) as server,
+        pytest.raises(AddressRefused, match=r"redirects from .*/v1/responses to .*/v1/elsewhere"),
+    ):
+        check_api(server.url, "sk-1")
 
 
 def test_an_address_that_cannot_be_asked_from_here_is_named_and_taken() -> None:

@@ -23,6 +23,7 @@ from chalicelib.adapters.aws import sqs as sqs_adapter
 from chalicelib.adapters.aws.openai_credentials import SecretsManagerCredentials
 from chalicelib.adapters.compression import INLINE_BYTES, pack
 from chalicelib.adapters.dynamodb.api_keys import DynamoApiKeys
+from chalicelib.adapters.dynamodb.open_index import OpenIndex
 from chalicelib.adapters.memory.all import ManualClock
 from chalicelib.adapters.memory.notifications import MemoryWebhookClient
 from chalicelib.adapters.runtime.clock import SystemClock
@@ -375,7 +376,7 @@ class Exercises(Users):
         self.forget_object(f"{gone}/spec")
         self.cloud.lose_changes()
         batch = self.call("GET", "/batches")["data"][0]["batch_id"]
-        with patch.object(bulk_operations, "INLINE_MAX_JOBS", 0):
+        with patch.object(bulk_operations, "INLINE_MAX_JOBS", 0), patch.object(bulk_operations, "_request_turn"):  # the requests die
             self.call("POST", "/bulk", {"action": "retry", "ids": [failed]}, "operator")
             self.call("POST", "/bulk", {"action": "set_priority", "priority": "low", "filter": {"batch": batch}}, "operator")
         self.clock.advance(3_600)
@@ -402,7 +403,9 @@ class Exercises(Users):
         sqs.send_message(QueueUrl=sqs.get_queue_url(QueueName=dead)["QueueUrl"], MessageBody=WakeUp(self.submit(), 1).to_json())
         with patch.object(sqs_adapter, "WAIT_SECONDS", 0):
             self.call("POST", "/failed-jobs/redrive", {}, "all")
-        self.call("POST", "/bulk", {"action": "set_priority", "priority": "low", "all": True}, "operator")
+        with patch.object(OpenIndex, "delete"):  # it dies after its last write
+            self.call("POST", "/bulk", {"action": "set_priority", "priority": "low", "all": True}, "operator")
+        self.cloud.tick("sweep_bulk_operations")
         self.call("POST", "/bulk", {"action": "cancel", "all": True}, "operator")
         self.cloud.settle()
 
@@ -423,7 +426,7 @@ class Exercises(Users):
         self.cloud.settle()
 
     def deletion(self) -> None:
-        """Records, rows and objects are deleted: at once, by the schedule, and by a clean-up."""
+        """Records, rows and objects are deleted: at once, by a message, and by a clean-up."""
         jobs = [self.submit(priority="urgent") for _ in range(4)]
         self.cloud.settle()
         with patch.object(bulk_operations, "INLINE_MAX_JOBS", 0):

@@ -86,6 +86,7 @@ def full_job(**changes: Any) -> Job:
         "estimated_ms": 20_000,
         "fallback_models": ("gpt-4o", "gpt-4.1-mini"),
         "attempt_model": "gpt-4o",
+        "invalid_answer": "The answer is empty.",
         "tags": ("nightly", "reports"),
         "ttl": NOW // 1000 + 7 * 86_400,
     }

@@ -9,8 +9,10 @@ from typing import Any
 from chalicelib import job_types
 from chalicelib.domain.jobs.job import Job
 from chalicelib.domain.jobs.job_type import JobType, Limits, TaskHandler
-from chalicelib.domain.queues.lanes import JOB_QUEUES, WORK
+from chalicelib.domain.queues.lanes import JOB_QUEUES, READY, SCHEDULE, WORK
 from chalicelib.ports import QueueMessage
+from chalicelib.services.scheduling.scheduler import RUN_MS, serve_shard
+from chalicelib.services.scheduling.visits import ShardMessage
 from chalicelib.services.worker.process_messages import process_messages
 from tests.kit.world import World
 
@@ -32,8 +34,10 @@ def chore_world(work: TaskHandler, *, limits: Limits | None = None, **more: Any)
     return World(job_type=with_job_types(chore(work, limits=limits, **more)))
 
 
-def run_to_end(world: World, jobs: Sequence[Job], seconds: float = 7_200, queues: Sequence[str] = ("normal", WORK.name)) -> None:
-    """Deliver due messages to workers, and sweep every minute, until all `jobs` have ended.
+def run_to_end(
+    world: World, jobs: Sequence[Job], seconds: float = 7_200, queues: Sequence[str] = ("normal", READY.name, WORK.name)
+) -> None:
+    """Deliver due messages to workers and to the scheduler, and sweep every minute, until all `jobs` have ended.
 
     A queue has as many workers at once as on AWS.
     """
@@ -43,6 +47,12 @@ def run_to_end(world: World, jobs: Sequence[Job], seconds: float = 7_200, queues
         async with running[queue]:
             await process_messages(world.container, queue, messages)
 
+    async def schedule(message: QueueMessage) -> None:
+        named = ShardMessage.from_json(message.body)
+        assert named is not None
+        await serve_shard(world.container, named, world.clock.now() + RUN_MS)
+        world.container.queues.acknowledge(SCHEDULE, [message.receipt])
+
     async def loop() -> None:
         end, swept, workers = world.clock.now() + round(seconds * 1000), 0, set[asyncio.Task[None]]()
         while not all(world.job(job).status.is_terminal for job in jobs):
@@ -50,10 +60,15 @@ def run_to_end(world: World, jobs: Sequence[Job], seconds: float = 7_200, queues
             for queue in queues:
                 while messages := world.container.queues.receive(queue, JOB_QUEUES[queue].batch_size):
                     workers.add(asyncio.ensure_future(work(queue, messages)))
+            for message in world.container.queues.receive(SCHEDULE):
+                workers.add(asyncio.ensure_future(schedule(message)))
             if world.clock.now() // 60_000 != swept:
                 swept = world.clock.now() // 60_000
                 world.sweep()
             await asyncio.sleep(0.25)
-        await asyncio.gather(*workers)
+        for worker in workers:
+            if not worker.done():
+                worker.cancel()
+        await asyncio.gather(*workers, return_exceptions=True)
 
     world.loop.run_until_complete(loop())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from chalicelib.adapters.memory.jobs import MemoryJobs
@@ -32,9 +32,9 @@ def make_unreadable(jobs: MemoryJobs, *ids: str) -> set[str]:
         refuse(ids)
         return get_many(ids, consistent=consistent)
 
-    def swap(seen: Job, new: Job) -> None:
+    def swap(seen: Job, new: Job, limits: Mapping[str, int] | None = None) -> None:
         refuse([seen.id])
-        replace(seen, new)
+        replace(seen, new, limits)
 
     members: dict[str, Any] = {"get": read, "get_many": read_many, "replace": swap}
     vars(jobs).update(members)

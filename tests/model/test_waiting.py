@@ -6,6 +6,7 @@ code: there it does no harm.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -15,25 +16,26 @@ from chalicelib.domain.jobs.job import Job, Status
 from chalicelib.domain.jobs.transitions import claim, hold
 from chalicelib.domain.limits.admission import HoldReason
 from chalicelib.domain.limits.circuit_breaker import CircuitBreaker, force_open
+from chalicelib.domain.limits.sliding_window import Limits, added, fits, used
 from chalicelib.domain.queues.causes import CauseKind, cause_of, shard_of
 from chalicelib.domain.queues.lanes import READY, SCHEDULE
-from chalicelib.ports import Line
+from chalicelib.ports import Line, Shard
 from chalicelib.services.maintenance.context import SweepResult
 from chalicelib.services.maintenance.sweep_lines import sweep_lines
 from chalicelib.services.scheduling.scheduler import serve_shard
-from chalicelib.services.scheduling.visits import ShardMessage
-from chalicelib.services.worker.admission.gates import SLOW_HOLD_MS
+from chalicelib.services.scheduling.visits import Call, ShardMessage
 from tests.kit.failing_store import refusing
 from tests.kit.jobs import NOW
 from tests.kit.time import run
-from tests.kit.world import World
+from tests.kit.world import ALICE, World
 from tests.model.search import Small, explore
+from tests.model.waiting import Grants, Messages, PauseGate, Releases, Schedulers, Slots, SlotsKill, Visits, VisitsLoss
 from tests.model.waiting import Line as LineModel
-from tests.model.waiting import Releases, SchedulerEnds, Schedulers
 
 MODEL = "gpt-4o-mini"
 CAUSE = cause_of(CauseKind.CIRCUIT, MODEL)
 LINE = (CAUSE, "acme")
+SHARD = shard_of(CAUSE, World().container.scheduler_shards)
 FORCED = replace(force_open(CircuitBreaker(model=MODEL), "operator", "a test", "m1", NOW), version=1)
 
 
@@ -61,7 +63,7 @@ def close(world: World) -> None:
 def serve(world: World, seconds: float) -> None:
     """Let one loop of the scheduler serve the line for so long."""
     ctx = world.container
-    message = ShardMessage(shard_of(CAUSE, ctx.scheduler_shards), at=ctx.clock.now())
+    message = ShardMessage(SHARD, at=ctx.clock.now())
     run(world.loop, serve_shard(ctx, message, ctx.clock.now() + round(seconds * 1000)))
 
 
@@ -81,6 +83,19 @@ def record(world: World, *calls: tuple[Any, str]) -> list[str]:
     for port, name in calls:
         setattr(port, name, partial(recording, name, getattr(port, name)))
     return order
+
+
+def at_release(world: World, act: Callable[[], None]) -> None:
+    """Let something happen right after a scheduler has given up its lease, once."""
+    lines = world.container.lines
+    release = lines.release_shard
+
+    def act_after(shard: Shard) -> None:
+        release(shard)
+        lines.release_shard = release  # type: ignore[method-assign]
+        act()
+
+    lines.release_shard = act_after  # type: ignore[method-assign]
 
 
 def empty_line(world: World) -> None:
@@ -157,7 +172,7 @@ def test_a_frozen_worker_holds_a_job_in_no_line_without_the_row_again() -> None:
 
     def freeze(seen: Job, new: Job, *args: Any) -> None:
         if new.status is Status.HELD:
-            world.clock.advance(SLOW_HOLD_MS / 1000)
+            world.clock.advance(40)
             assert ctx.lines.remove(ctx.lines.lines[LINE])
         write(seen, new, *args)
 
@@ -240,26 +255,103 @@ def test_a_job_never_ends_behind_a_gate_that_stays_shut_without_its_last_moment(
     assert world.job(held).status is Status.EXPIRED
 
 
-def test_a_job_that_is_held_while_the_scheduler_ends_is_missed_without_another_look() -> None:
-    assert "nobody; the holder: job; the holder: lease" in without(SchedulerEnds(), "lease-then-lines")
+# ---- visits
+
+
+def test_a_job_that_is_held_while_the_scheduler_ends_is_missed_without_a_last_look_at_lines() -> None:
+    assert "the scheduler reads the lines; the holder: job; the holder: shard" in without(Visits(), "last-lines")
 
     world, held = world_with_held_job()
     close(world)
     lines = world.container.lines
-    line, release = lines.lines.pop(LINE), lines.release_shard
-
-    def hold_first(*args: Any) -> None:
-        release(*args)
-        lines.lines[LINE] = line
-
-    lines.release_shard = hold_first  # type: ignore[method-assign]
+    line = lines.lines.pop(LINE)
+    at_release(world, lambda: lines.lines.update({LINE: line}))
     serve(world, 3)
 
     assert (held.id, held.generation) in released(world)
 
 
-def test_a_job_that_is_held_while_the_scheduler_ends_is_missed_without_the_lease_read_last() -> None:
-    assert without(SchedulerEnds(), "job-then-lease").startswith("the holder: lease")
+def test_a_gate_that_opens_while_the_scheduler_ends_is_missed_without_a_last_look_at_gates() -> None:
+    trace = without(Visits(), "last-gates")
+    assert "the scheduler reads the gates: shut; the tenant resumes: remove; the tenant resumes: ask" in trace
+    assert "it does not count" in trace
+
+    world, held = world_with_held_job()
+    at_release(world, lambda: close(world))
+    serve(world, 20)
+
+    assert (held.id, held.generation) in released(world)
+
+
+def test_a_shard_seems_to_be_served_without_a_lease_that_was_given_up_for_good() -> None:
+    assert "the scheduler gives up its lease; its thread renews the lease" in without(Visits(), "given-up")
+
+    world, _ = world_with_held_job()
+    lines = world.container.lines
+    rows, seen = lines.rows, list[Shard | None]()
+
+    async def slow(call: Callable[..., Any], *args: Any) -> Any:
+        """A store that takes as long as three renewals."""
+        if call == rows and lines.shard(SHARD) is None:
+            await asyncio.sleep(7)
+            seen.append(lines.shard(SHARD))
+        return call(*args)
+
+    world.container.offload = slow
+    serve(world, 30)
+
+    assert seen
+    assert set(seen) == {None}
+
+
+def test_a_request_is_dropped_as_seen_without_a_look_at_both() -> None:
+    assert "it reads the gates again: shut; the tenant resumes: remove; the tenant resumes: ask; it reads the lines again" in without(
+        Visits(), "seen"
+    )
+
+    world, _ = world_with_held_job()
+    lines, circuits, requests = world.container.lines, world.container.circuit_breakers, list[ShardMessage]()
+
+    def ask_between_the_looks() -> None:
+        read = circuits.all
+
+        def reading() -> list[CircuitBreaker]:
+            found = read()
+            world.clock.advance(0.1)
+            requests.append(ShardMessage(SHARD, at=world.clock.now()))
+            world.clock.advance(0.1)
+            return found
+
+        circuits.all = reading  # type: ignore[method-assign]
+
+    at_release(world, ask_between_the_looks)
+    serve(world, 20)
+    shard = lines.shard(SHARD)
+
+    assert shard is not None
+    assert shard.asleep_until > 0
+    assert requests[-1].counts(shard, world.clock.now())
+    assert not replace(requests[0], at=shard.since).counts(shard, world.clock.now())
+
+
+def test_a_shard_that_is_asleep_misses_a_line_without_being_woken_for_a_new_one() -> None:
+    assert "the scheduler ends" in without(Visits(), "new-line")
+
+    world, _ = world_with_held_job()
+    serve(world, 20)
+    messages = world.container.queues.messages[SCHEDULE]
+    messages.clear()
+    world.submit()
+    world.deliver("normal")
+    assert not messages  # it knows the line, and the gate is shut
+
+    world.submit(caller=replace(ALICE, tenant="other"))
+    world.deliver("normal")
+    assert [ShardMessage.from_json(message.body) for message in messages] == [ShardMessage(SHARD, at=world.clock.now())]
+
+
+def test_a_job_is_missed_by_a_scheduler_that_ends_without_the_shard_being_read_last() -> None:
+    assert "the holder: shard; " in without(Visits(), "job-then-shard")
 
     world = World()
     ctx = world.container
@@ -269,3 +361,146 @@ def test_a_job_that_is_held_while_the_scheduler_ends_is_missed_without_the_lease
     world.deliver("normal")
 
     assert order == ["touch", "replace", "shard", "send_task"]
+
+
+def test_timers_never_die_out_without_counting_only_for_their_sleep() -> None:
+    assert explore(Messages(), frozenset(Messages.rules) - {"timer"}).violation.startswith("STUCK")
+
+    asleep = Shard(number=SHARD, owner="loop", until=0, asleep_until=NOW + 60_000, since=NOW)
+
+    assert ShardMessage(SHARD, Call.TIMER, NOW + 60_000).counts(asleep, NOW + 60_000)
+    assert not ShardMessage(SHARD, Call.TIMER, NOW + 50_000).counts(asleep, NOW + 60_000)
+    assert not ShardMessage(SHARD, Call.TIMER, NOW + 60_000).counts(None, NOW + 60_000)
+
+
+def test_messages_multiply_without_watches_counting_only_after_a_death() -> None:
+    assert explore(Messages(), frozenset(Messages.rules) - {"watch"}).violation == "the messages multiply"
+
+    watch = ShardMessage(SHARD, Call.WATCH)
+
+    assert watch.counts(Shard(number=SHARD, owner="loop", until=NOW), NOW)
+    assert not watch.counts(Shard(number=SHARD, owner="loop", until=NOW + 1), NOW)
+    assert not watch.counts(Shard(number=SHARD, owner="loop", until=0, asleep_until=NOW + 60_000, since=NOW), NOW)
+    assert not watch.counts(None, NOW)
+
+
+def test_messages_do_not_multiply_while_a_gate_stays_shut() -> None:
+    """An hour of a circuit that an operator has opened, with a sweep and a new job each minute."""
+    world, _ = world_with_held_job()
+    queues, begun, acquire = world.container.queues, list[str](), world.container.lines.acquire_shard
+
+    def begin(shard: Shard, now: int) -> bool:
+        if shard.until:
+            begun.append(shard.owner)
+        return acquire(shard, now)
+
+    world.container.lines.acquire_shard = begin  # type: ignore[method-assign]
+    for _ in range(60):
+        world.submit()
+        world.deliver("normal")
+        sweep_lines(world.container, world.clock.now() + 40_000)
+        world.schedule(20)
+        world.clock.advance(40)
+
+    assert len(queues.messages[SCHEDULE]) <= 20  # timers of sleeps that were interrupted come within 15 minutes
+    assert len(set(begun)) <= 130
+    assert not released(world)
+
+
+# ---- grants
+
+
+def test_more_than_the_limit_starts_without_counting_before_the_grant_is_sent() -> None:
+    assert without(Grants(), "count-first").startswith("a scheduler grants job 0 1; job 1 is edited: 2 tokens; a worker asks for job 1")
+
+    rates, at = World().container.rates, NOW
+    frames = rates.take("account", MODEL, 1, 1, at)  # for a grant that is never used
+    limits = Limits(requests=1)
+
+    assert not fits(rates.take("account", MODEL, 1, 1, at + 1_000), limits, 1, at + 1_000)
+    assert used(frames, at) == (1, 1)
+
+
+def test_more_than_the_limit_starts_without_an_end_of_grants() -> None:
+    assert without(Grants(), "expires").endswith("a worker asks for job 1: it starts; the grant of job 0 from second 0: it starts")
+
+    counted = World().container.rates.take("account", MODEL, 1, 1, NOW)
+
+    assert not fits(added(counted, NOW + 63_000, 1, 1), Limits(requests=1), 1, NOW + 63_000)  # its start may be three seconds late
+    assert fits(added(counted, NOW + 64_000, 1, 1), Limits(requests=1), 1, NOW + 64_000)
+
+
+def test_more_than_the_limit_starts_without_giving_back_on_its_own_second() -> None:
+    assert "its 1 are given back" in without(Grants(), "own-second")
+
+    rates = World().container.rates
+    rates.take("account", MODEL, 5, 1, NOW)
+    rates.take("account", MODEL, 7, 1, NOW + 10_000)
+    rates.give_back("account", MODEL, 5, 1, NOW)
+
+    frames = rates.frames("account", MODEL, NOW + 10_000)
+    assert used(frames, NOW + 10_000) == (1, 7)
+    assert used(frames, NOW + 61_000) == (1, 7)  # the one of its second has gone, that of the other one has stayed
+
+
+def test_more_than_the_limit_starts_without_the_record_deciding_what_a_grant_is_for() -> None:
+    assert without(Grants(), "derived").startswith("a scheduler grants job 0 1; job 0 is edited: 2 tokens")
+
+
+# ---- slots
+
+
+def test_more_jobs_run_than_allowed_without_the_condition_on_a_slot() -> None:
+    trace = without(Slots(), "taken-if-free")
+
+    assert "a worker reads for job 0: 0 taken; a worker reads for job 1: 0 taken" in trace
+
+
+def test_a_free_slot_wakes_nobody_without_a_look_after_the_hold() -> None:
+    assert without(Slots(), "look-again").endswith("job 0 ends and gives its slot back; the worker of job 0 looks at the line: nobody")
+
+
+def test_a_free_slot_wakes_nobody_without_a_look_after_the_end() -> None:
+    assert without(Slots(), "look-after").endswith("a worker writes job 1 held; it looks once more for job 1: 1 taken")
+
+
+def test_a_slot_leaks_without_one_write() -> None:
+    assert without(SlotsKill(), "one-write").endswith("a worker takes a slot for job 0; it dies before it claims job 0")
+
+
+def test_a_held_job_misses_its_slot_without_the_sweep() -> None:
+    assert "looks at the line: nobody; a worker writes job 1 held; it dies after it held job 1" in without(SlotsKill(), "sweep")
+
+
+# ---- pauses
+
+
+def test_a_resumed_job_waits_for_ever_without_removing_the_pause_before_asking() -> None:
+    assert "the tenant resumes: ask; a request for a visit arrives" in without(Visits(), "remove-then-ask")
+
+
+def test_a_resumed_job_waits_for_ever_without_the_sweep() -> None:
+    assert without(VisitsLoss(), "sweep")
+
+    world, held = world_with_held_job()
+    serve(world, 20)
+    close(world)  # nobody asks for a visit
+    world.container.queues.messages[SCHEDULE].clear()
+    world.clock.advance(60)
+    sweep_lines(world.container, world.clock.now() + 40_000)
+    world.schedule(5)
+
+    assert released(world) == [(held.id, held.generation)]
+
+
+def test_a_paused_job_starts_without_the_gates_being_passed_again() -> None:
+    assert without(PauseGate(), "gates-again").endswith("the pause and the mark are written; the release arrives: nothing stops the job")
+
+    world, held = world_with_held_job()
+    world.deliver(READY.name, [world.wake(held)])  # a scheduler releases it, and its circuit is open again
+
+    assert world.job(held) == held
+
+
+def test_a_paused_job_starts_without_one_write_of_pause_and_mark() -> None:
+    assert "the pause is written; the request dies; the request is repeated: it finds the pause" in without(PauseGate(), "mark-with-pause")

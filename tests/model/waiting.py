@@ -2,7 +2,7 @@
 """How jobs wait in lines, as small models: rows, releases, schedulers, grants, slots and pauses.
 
 They are explored with those of `protocol.py`, whose text says how to read them. A model leaves out
-what another one shows: the line of `Pausing` always has its row. Schedulers release in `Releases` and
+what another one shows: in `Visits` no row is removed. Schedulers release in `Releases` and
 `Grants` as if there were no lease: two of them at once do no harm, so a lease only saves work.
 """
 
@@ -173,54 +173,204 @@ class Schedulers(Small):
         )
 
 
-class SchedulerEnds(Small):
-    name = "schedulers: a worker holds a job while the scheduler ends because nobody waits; no fault, no sweep"
+class Loop(NamedTuple):
+    """A scheduler that serves a shard."""
+
+    pc: str  # gates, lines, ends, last_gates, last_lines, sleep: what it does next
+    shut: bool = True  # what it has read of the gate
+    row: bool = False  # and of the line
+
+
+LAST = ("last_gates", "last_lines", "sleep")
+
+
+class Visits(Small):
+    """The gate is a pause without an end, so that no timer helps. The shard has other lines, so that a
+    scheduler which ends leaves it asleep.
+    """
+
+    name = "visits: a worker holds a job while a pause is removed and the scheduler goes to sleep; no fault, no sweep"
     rules = {
-        "lease-then-lines": "a scheduler that ends gives up its lease, then reads the lines once more",
-        "job-then-lease": "who holds a job writes the row and the record, then reads the lease, and wakes the shard unless it is live",
+        "remove-then-ask": "whoever opens a gate first writes that, then asks for a visit of the line",
+        "job-then-shard": "who holds a job writes the row and the record, then reads who serves the shard, and wakes it if nobody does",
+        "new-line": "who writes the first row of a line wakes a shard that is asleep as well: it does not know that line",
+        "last-lines": "a scheduler that ends gives up its lease, then reads the lines once more",
+        "last-gates": "and what they wait for: a request that came before was dropped, because the shard was served",
+        "given-up": "a scheduler that has given up its lease does not renew it, not by a thread of its own either",
+        "seen": "a shard that is asleep drops a request only if it has read both, lines and gates, after the request was sent",
+    }
+    given, faults = (), False
+
+    class State(NamedTuple):
+        paused: bool = True
+        job: str = "queued"  # queued, refused (a worker has read the pause), held, running
+        did: int = 0  # how many of its two acts the holder has done
+        row: bool = False
+        new: bool = False  # the holder has written the first row
+        wakes: bool = False  # what it has read makes it wake the shard
+        resume: int = 0
+        shard: str = "asleep"  # asleep, served, free, dead
+        loops: tuple = ()
+        visits: tuple = ()  # of each request on its way: whether the lines, and the gates, were read since
+        left: bool = True
+
+    def steps(self, s, R):
+        R = {*R, *self.given}
+        yield from self.worker(s, R)
+        if s.resume < 2:
+            act = ("remove", "ask")[s.resume] if "remove-then-ask" in R else ("ask", "remove")[s.resume]
+            after = s._replace(resume=s.resume + 1)
+            yield f"the tenant resumes: {act}", after._replace(paused=False) if act == "remove" else asked(after), False
+            if self.faults and s.left:
+                yield "the tenant's request dies", s._replace(resume=2, paused=False, left=False), True
+        for n, seen in enumerate(s.visits):
+            yield from self.arrive(s._replace(visits=s.visits[:n] + s.visits[n + 1 :]), R, seen)
+        for loop in sorted(set(s.loops)):
+            yield from getattr(self, loop.pc)(s, R, loop)
+            if "given-up" not in R and s.shard == "free" and loop.pc in LAST:
+                yield "its thread renews the lease", s._replace(shard="served"), False
+        if self.faults:
+            yield from self.fail(s)
+        if "sweep" in R and s.row and s.shard != "served" and not s.visits:
+            yield "the sweep asks for a visit", asked(s), False
+
+    def worker(self, s, R):
+        if s.job == "queued":
+            yield "a worker reads the pauses", s._replace(job="refused" if s.paused else "running", did=0), False
+        elif s.job in ("refused", "held") and s.did < 2:
+            act = ("job", "shard")[s.did] if "job-then-shard" in R else ("shard", "job")[s.did]
+            after = s._replace(did=s.did + 1)
+            if act == "job":
+                after = after._replace(job="held", row=True, new=not s.row)
+            else:
+                after = after._replace(wakes=s.shard in ("free", "dead") or s.shard == "asleep" and "new-line" in R and s.new)
+            wakes = after.did == 2 and after.wakes
+            yield f"the holder: {act}" + (", and wakes it" if wakes else ""), asked(after) if wakes else after, False
+            if self.faults and s.left and s.job == "held":
+                yield "the holder dies", s._replace(did=2, left=False), True
+
+    def arrive(self, s, R, seen):
+        is_seen = seen[0] and (seen[1] or "seen" not in R)
+        if s.shard == "served" or s.shard == "asleep" and is_seen:
+            yield "a request for a visit arrives: it does not count", s, False
+        elif len(s.loops) < 2:
+            yield (
+                "a request for a visit arrives: a scheduler begins",
+                s._replace(shard="served", loops=tuple(sorted((*s.loops, Loop("gates"))))),
+                False,
+            )
+        if self.faults and s.left:
+            yield "a request for a visit is lost", s._replace(left=False), True
+
+    def gates(self, s, R, loop):
+        yield f"the scheduler reads the gates: {shut(s)}", turn(gates_read(s), loop, Loop("lines", s.paused)), False
+
+    def lines(self, s, R, loop):
+        look, after = lines_read(s), loop._replace(row=s.row)
+        if s.job == "held" and not loop.shut:
+            yield "the scheduler reads the lines: releases the job", turn(look, loop, Loop("gates"), job="queued"), False
+        else:
+            yield "the scheduler reads the lines", turn(look, loop, after._replace(pc="ends")), False
+
+    def ends(self, s, R, loop):
+        pc = "last_gates" if "last-gates" in R else "last_lines" if "last-lines" in R else "sleep"
+        yield "the scheduler gives up its lease", turn(s, loop, loop._replace(pc=pc), shard="free"), False
+
+    def last_gates(self, s, R, loop):
+        after = loop._replace(pc="last_lines" if "last-lines" in R else "sleep", shut=s.paused)
+        yield f"it reads the gates again: {shut(s)}", self.goes_on(gates_read(s), loop, after, s.row and loop.shut and not s.paused), False
+
+    def last_lines(self, s, R, loop):
+        yield "it reads the lines again", self.goes_on(lines_read(s), loop, loop._replace(pc="sleep"), s.row and not loop.row), False
+
+    def goes_on(self, look, loop, after, goes_on):
+        if goes_on and look.shard != "served":
+            return turn(look, loop, Loop("gates"), shard="served")
+        return turn(look, loop, after)
+
+    def sleep(self, s, R, loop):
+        others = any(other.pc not in LAST for other in s.loops)
+        yield "the scheduler ends", turn(s, loop, None, shard="served" if others else "asleep"), False
+
+    def fail(self, s):
+        for loop in sorted(set(s.loops)):
+            if s.left:
+                yield "the scheduler dies", turn(s, loop, None, shard="dead" if s.shard == "served" else s.shard, left=False), True
+
+    def goals(self):
+        return (("the job runs", lambda s: True, lambda s: s.job == "running"),)
+
+
+class VisitsLoss(Visits):
+    name = "visits: a request for a visit is lost, or its sender or the scheduler dies"
+    rules = {"sweep": "the sweep asks each minute for a visit of every line whose shard nobody serves"}
+    given, faults = tuple(Visits.rules), True
+
+
+def shut(s):
+    return "shut" if s.paused else "open"
+
+
+def gates_read(s):
+    return s._replace(visits=tuple(sorted((lines, True) for lines, _ in s.visits)))
+
+
+def lines_read(s):
+    return s._replace(visits=tuple(sorted((True, gates) for _, gates in s.visits)))
+
+
+def asked(s):
+    return s._replace(visits=tuple(sorted((*s.visits, (False, False))))[:3])
+
+
+def turn(s, loop, after, **kw):
+    """Replace a loop by what it is next; None: it has ended."""
+    at = s.loops.index(loop)
+    rest = s.loops[:at] + s.loops[at + 1 :]
+    return s._replace(loops=tuple(sorted((*rest, after) if after else rest)), **kw)
+
+
+class Messages(Small):
+    name = "messages: a gate stays shut; schedulers begin, sleep and are woken again"
+    rules = {
+        "timer": "the message for the end of a shard's sleep counts only while the shard is asleep until then",
+        "watch": "the message that a scheduler sends ahead, in case it dies, counts only if it has died",
     }
 
     class State(NamedTuple):
-        held: bool = False
-        holder: int = 0  # how many of its two acts are done
-        live: bool = False  # what it has read of the lease
-        asked: bool = False
-        lease: bool = True
-        scheduler: str = "runs"  # runs, empty (it has found nobody), ends, over
-        released: bool = False
+        served: bool = True
+        timer: bool = False  # of the sleep as it is
+        old: int = 0  # timers of earlier sleeps
+        watches: int = 0
+        watched: bool = False  # this scheduler has sent one
+        visits: int = 1
 
     def steps(self, s, R):
-        if s.holder < 2:
-            act = ("job", "lease")[s.holder] if "job-then-lease" in R else ("lease", "job")[s.holder]
-            done = s._replace(holder=s.holder + 1)
-            done = done._replace(held=True) if act == "job" else done._replace(live=s.lease)
-            asks = done.holder == 2 and not done.live
-            yield f"the holder: {act}" + (", and wakes the shard" if asks else ""), done._replace(asked=asks), False
-        if s.asked and not s.lease:
-            yield "the message arrives: a scheduler begins", s._replace(asked=False, lease=True, scheduler="runs"), False
-        yield from getattr(self, s.scheduler)(s, R)
+        if s.visits:
+            begun = begin(s) if not s.served else s
+            yield "a request for a visit arrives", begun._replace(visits=s.visits - 1), False
+        if s.watches:
+            arrived = s._replace(watches=s.watches - 1)
+            yield "a watch arrives", arrived if s.served or "watch" in R else begin(arrived), False
+        elif s.timer:  # a watch comes sooner
+            yield "the timer arrives", begin(s._replace(timer=False)), False
+        if s.old and not s.watches and not s.served:
+            arrived = s._replace(old=s.old - 1)
+            yield "an old timer arrives", arrived if "timer" in R else begin(arrived), False
+        if s.served:
+            if not s.watched:
+                yield "the scheduler sends a watch", s._replace(watched=True, watches=s.watches + 1), False
+            yield "the scheduler sends a timer: ends", s._replace(served=False, timer=True), False
 
-    def runs(self, s, R):
-        if s.held:
-            yield "the scheduler reads the lines: releases the job", s._replace(released=True), False
-        else:
-            yield "the scheduler reads the lines: nobody", s._replace(scheduler="empty"), False
-
-    def empty(self, s, R):
-        after = "ends" if "lease-then-lines" in R else "over"
-        yield "it gives up its lease", s._replace(lease=False, scheduler=after), False
-
-    def ends(self, s, R):
-        if s.held:
-            yield "it reads the lines once more: goes on", s._replace(lease=True, scheduler="runs"), False
-        else:
-            yield "it reads the lines once more: nobody", s._replace(scheduler="over"), False
-
-    def over(self, s, R):
-        return ()
+    def check(self, s, R):
+        return "the messages multiply" if s.old + s.watches > 3 else ""
 
     def goals(self):
-        return (("the job is released", lambda s: True, lambda s: s.released),)
+        return (("one message is left", lambda s: not s.served, lambda s: s.timer and not s.old and not s.watches),)
+
+
+def begin(s):
+    return s._replace(served=True, watched=False, timer=False, old=s.old + s.timer)
 
 
 class Grants(Small):
@@ -402,63 +552,6 @@ class SlotsKill(Slots):
 
 def to(s, j, state, taken=None):
     return s._replace(jobs=put(s.jobs, j, state), taken=s.taken if taken is None else taken)
-
-
-class Pausing(Small):
-    name = "pauses: a worker holds a job while the operator resumes; no fault, no sweep"
-    rules = {
-        "remove-then-ask": "a resume removes the pause, then asks for a visit of the line",
-        "hold-then-ask": "who holds a job asks for a visit after the write",
-    }
-    given = ()
-    faults = False
-
-    class State(NamedTuple):
-        paused: bool = True
-        job: str = "queued"  # queued, paused (a worker has read the pause), holding, held, running
-        resume: int = 0
-        visits: int = 0  # messages
-        left: bool = True
-
-    def steps(self, s, R):
-        R = {*R, *self.given}
-        yield from self.worker(s, R)
-        if s.resume < 2:
-            act = ("remove", "ask")[s.resume] if "remove-then-ask" in R else ("ask", "remove")[s.resume]
-            after = s._replace(resume=s.resume + 1)
-            if act == "remove":
-                yield "the operator removes the pause", after._replace(paused=False), False
-            else:
-                yield "the operator asks for a visit", after._replace(visits=s.visits + 1), False
-                if self.faults and s.left:
-                    yield "the operator's process dies", after._replace(left=False), True
-        if s.visits:
-            goes = s.job in ("held", "holding") and not s.paused
-            visited = s._replace(visits=s.visits - 1, job="queued" if goes else s.job)
-            yield "a scheduler visits the line" + (": releases the job" if goes else ""), visited, False
-            if self.faults and s.left:
-                yield "a message is lost", s._replace(visits=s.visits - 1, left=False), True
-        if "sweep" in R and s.job == "held" and not s.paused and not s.visits:
-            yield "the sweep finds a line without a scheduler", s._replace(visits=1), False
-
-    def worker(self, s, R):
-        if s.job == "queued":
-            yield "a worker reads the pauses", s._replace(job="paused" if s.paused else "running"), False
-        elif s.job == "paused":
-            yield "it writes held", s._replace(job="holding" if "hold-then-ask" in R else "held"), False
-        elif s.job == "holding":
-            yield "it asks for a visit", s._replace(job="held", visits=s.visits + 1), False
-            if self.faults and s.left:
-                yield "it dies", s._replace(job="held", left=False), True
-
-    def goals(self):
-        return (("the job runs", lambda s: True, lambda s: s.job == "running"),)
-
-
-class PausingLoss(Pausing):
-    name = "pauses: a message that asks for a visit is lost, or its sender dies"
-    rules = {"sweep": "the sweep has every line looked at, also that of a pause that is over"}
-    given, faults = ("remove-then-ask", "hold-then-ask"), True
 
 
 class PauseGate(Small):
@@ -662,4 +755,4 @@ def swap(s, old, new):
 
 TOGETHER = (dict(death=1, loss=1), dict(freeze=1, loss=1))
 TOGETHER_DEEP = (dict(death=2, loss=2), dict(freeze=2, loss=2))
-WAITING = (Line, Releases, Schedulers, SchedulerEnds, Grants, Slots, SlotsKill, Pausing, PausingLoss, PauseGate)
+WAITING = (Line, Releases, Schedulers, Visits, VisitsLoss, Messages, Grants, Slots, SlotsKill, PauseGate)

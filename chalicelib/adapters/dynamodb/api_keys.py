@@ -64,7 +64,7 @@ class DynamoApiKeys:
         values |= {"role": key.role.label, "all_tenants": key.all_tenants}
         by_hash = self._keys(f"key#{key.hash}", "key", **values)
         by_tenant = self._keys(f"tenant#{key.tenant}", f"key#{key.id}", **values)
-        dynamodb.transact_put([(by_hash, None), (by_tenant, None)])
+        dynamodb.transact([(by_hash, None), (by_tenant, None)])
 
     def keys(self, tenant: str) -> list[Key]:
         rows = self._keys.query(f"tenant#{tenant}", self._keys.sk.startswith("key#"), consistent_read=True)

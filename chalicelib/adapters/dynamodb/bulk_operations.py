@@ -1,6 +1,7 @@
 """Bulk operations, in the table `coordination`: `bulk#<tenant>` / id.
 
-An unfinished one also has a row in the index `bulks-open`.
+An unfinished one also has a row in the index `bulks-open`, and one that goes on after its request has
+a row in the order of its tenant, `bulk-turns#<tenant>` / id.
 """
 
 from __future__ import annotations
@@ -16,15 +17,19 @@ from chalicelib.domain.jobs.bulk_operation import BulkAction, BulkKey, BulkOpera
 from chalicelib.domain.jobs.job import Status
 from chalicelib.domain.units import Ms
 
-OPEN = "bulks-open"
+OPEN, TURNS = "bulks-open", "bulk-turns"
 RETENTION_DAYS = 7  # after the last change
 OPEN_DAYS = 60  # of an index row, which is put once: longer than any operation runs
 
 
 class DynamoBulkOperations:
-    """Units: 2 to create, 1 for each KB of a step (thirty for a thousand ids), 1 more for the last."""
+    """Units: 2 to create, 1 for each KB of a step (thirty for a thousand ids), 1 to 2 more for the last.
+
+    1 to ask for a turn, and 1 to read who has one.
+    """
 
     def __init__(self, stage: str) -> None:
+        self._stage = stage
         self._records = JsonRecords(stage, "coordination", key=_key_of, encode=_encode, decode=_decode, ttl=_ttl)
         self._open = OpenIndex(stage, "coordination", OPEN)
 
@@ -38,7 +43,9 @@ class DynamoBulkOperations:
     def replace(self, seen: BulkOperation, new: BulkOperation) -> None:
         self._records.replace(seen, new)
         if new.finished_at is not None:
-            self._open.delete(self._row(new))
+            key = BulkKey(new.tenant, new.id, new.created_at)
+            self.give_up_turn(key)
+            self._open.delete(self._row(key))
 
     def unfinished(self, after: str | None, limit: int) -> tuple[list[BulkKey], str | None]:
         rows, following = self._open.page(limit, after)
@@ -57,8 +64,23 @@ class DynamoBulkOperations:
                 found.append(bulk)
         return found
 
-    def _row(self, bulk: BulkOperation | BulkKey) -> OpenItem:
-        return self._open.row(bulk.id, tenant=bulk.tenant, made_at=bulk.created_at, ttl=ttl_after(bulk.created_at, OPEN_DAYS))
+    def request_turn(self, key: BulkKey) -> None:
+        order = self._order(key.tenant)
+        order.put(self._row(key, order))
+
+    def give_up_turn(self, key: BulkKey) -> None:
+        order = self._order(key.tenant)
+        order.delete(self._row(key, order))
+
+    def turns(self, tenant: str, limit: int | None) -> list[BulkKey]:
+        rows = self._order(tenant).query(limit)
+        return [BulkKey(tenant, row.sk, row.made_at) for row in rows]
+
+    def _order(self, tenant: str) -> OpenIndex:
+        return OpenIndex(self._stage, "coordination", f"{TURNS}#{tenant}")
+
+    def _row(self, bulk: BulkOperation | BulkKey, index: OpenIndex | None = None) -> OpenItem:
+        return (index or self._open).row(bulk.id, tenant=bulk.tenant, made_at=bulk.created_at, ttl=ttl_after(bulk.created_at, OPEN_DAYS))
 
 
 def _encode(bulk: BulkOperation) -> dict[str, Any]:

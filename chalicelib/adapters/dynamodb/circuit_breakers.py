@@ -43,9 +43,6 @@ class CircuitBreakerItem(Item):
     prober = UnicodeAttribute(null=True)
     failed = UnicodeAttribute(null=True, attr_name="jobs")  # JSON
     own = UnicodeAttribute(null=True)  # JSON
-    paused_until = IntAttribute(null=True, attr_name="paused")
-    pauses = IntAttribute(null=True)
-    paused_by = UnicodeAttribute(null=True)
     ttl = IntAttribute(null=True)
 
 
@@ -89,7 +86,7 @@ class DynamoCircuitBreakers:
         """Default values are not stored. A circuit that an operator forces open has no TTL."""
         stored: dict[str, Any] = {field.name: getattr(circuit, field.name) or None for field in fields(circuit) if field.name != "model"}
         stored |= {"failed": _json(circuit.failed), "own": _json([asdict(own) for own in circuit.own])}
-        moments = (circuit.last_failure_at, circuit.opened_at, circuit.closed_at, circuit.until, circuit.paused_until)
+        moments = (circuit.last_failure_at, circuit.opened_at, circuit.closed_at, circuit.until)
         times = [moment for moment in moments if moment]
         ttl = None if circuit.is_forced or not times else max(times) // 1000 + RETENTION_SECONDS
         return self._items(PARTITION, PREFIX + circuit.model, **{**stored, "state": circuit.state.value, "ttl": ttl})

@@ -211,10 +211,18 @@ def update_changed(seen: Item, new: Item, condition: Condition, always: Collecti
     Raises:
         ConditionFailed: with the stored item.
     """
+    update(seen, changes(seen, new, always), condition)
+
+
+def changes(seen: Item, new: Item, always: Collection[str] = ()) -> list[Action]:
+    """Return the actions of an update that writes the attributes in which `new` differs from `seen`.
+
+    Args:
+        always: names of attributes that are written even if they do not differ.
+    """
     before, after = _present(seen), _present(new)
     changed = [getattr(type(new), name).set(value) for name, value in after.items() if before.get(name) != value or name in always]
-    removed = [getattr(type(new), name).remove() for name in before if name not in after]
-    update(seen, changed + removed, condition)
+    return changed + [getattr(type(new), name).remove() for name in before if name not in after]
 
 
 def put_known(item: Item, condition: Condition) -> None:
@@ -225,10 +233,11 @@ def put_known(item: Item, condition: Condition) -> None:
     Raises:
         ConditionFailed: with the stored item.
     """
-    update(item, _known_actions(item), condition)
+    update(item, known_actions(item), condition)
 
 
-def _known_actions(item: Item) -> list[Action]:
+def known_actions(item: Item) -> list[Action]:
+    """Return the actions of an update that writes every attribute that this version of the code knows."""
     values = item.attribute_values
     known = {name: getattr(type(item), name) for name in item.get_attributes() if name not in item._key_attributes()}
     return [attribute.remove() if values.get(name) is None else attribute.set(values[name]) for name, attribute in known.items()]
@@ -278,38 +287,27 @@ def _tries(cause: BaseException | None) -> int:
     return aws.ATTEMPTS if aws.error_code(cause) == aws.CANCELLED else 1  # botocore has repeated any other
 
 
-def transact_put(writes: Sequence[tuple[Item, Condition | None]], pause: Callable[[float], None] = time.sleep) -> None:
-    """Put several items in one TransactWriteItems, which costs double.
+def transact(
+    puts: Sequence[tuple[Item, Condition | None]],
+    updates: Sequence[tuple[Item, Sequence[Action], Condition | None]] = (),
+    pause: Callable[[float], None] = time.sleep,
+) -> None:
+    """Put and update several items in one TransactWriteItems, which costs double.
 
     It is repeated if it meets another write.
 
     Raises:
-        TransactionConditionFailed: with the stored items whose conditions did not hold.
+        TransactionConditionFailed: with the stored items whose conditions did not hold, those of `puts` first.
         Throttled: as `repeat_on_conflict`.
     """
+    items = [write[0] for write in puts] + [write[0] for write in updates]
+    connection = items[0]._get_connection().connection
 
-    def put_all() -> None:
-        puts = [item.get_save_kwargs_from_instance(condition, "ALL_OLD") for item, condition in writes]
-        writes[0][0]._get_connection().connection.transact_write_items([], [], puts, [])
+    def write_all() -> None:
+        put = [item.get_save_kwargs_from_instance(condition, "ALL_OLD") for item, condition in puts]
+        update = [item.get_update_kwargs_from_instance(list(actions), condition, "ALL_OLD") for item, actions, condition in updates]
+        connection.transact_write_items([], [], put, update)
 
-    _transact(put_all, pause)
-
-
-def transact_put_known(writes: Sequence[tuple[Item, Condition]], pause: Callable[[float], None] = time.sleep) -> None:
-    """Like `put_known`, for several items in one TransactWriteItems, which costs double.
-
-    Raises:
-        TransactionConditionFailed, Throttled: as `transact_put`.
-    """
-
-    def update_all() -> None:
-        updates = [item.get_update_kwargs_from_instance(_known_actions(item), condition, "ALL_OLD") for item, condition in writes]
-        writes[0][0]._get_connection().connection.transact_write_items([], [], [], updates)
-
-    _transact(update_all, pause)
-
-
-def _transact(write_all: Callable[[], None], pause: Callable[[float], None]) -> None:
     try:
         repeat_on_conflict(write_all, pause)
     except TransactWriteError as exc:

@@ -40,13 +40,16 @@ class RecordItem(Item):
     sk = UnicodeAttribute(range_key=True)
     version = IntAttribute(attr_name="v")
     data = UnicodeAttribute()  # JSON
-    ttl = IntAttribute()
+    ttl = IntAttribute(null=True)
 
 
 class JsonRecords(Generic[R]):
     """Records of one kind in a table with the keys `pk` and `sk`.
 
     Units: 1 for each KB written, 1 for each 4 KB read consistently, half of that otherwise.
+
+    Args:
+        ttl: gives a record's TTL in seconds since 1970; None: the records stay.
     """
 
     def __init__(
@@ -57,7 +60,7 @@ class JsonRecords(Generic[R]):
         key: Callable[[R], Key],
         encode: Callable[[R], Fields],
         decode: Callable[[Fields], R],
-        ttl: Callable[[R], int],
+        ttl: Callable[[R], int] | None,
     ) -> None:
         self.items = bound(RecordItem, stage, table)
         self._key = key
@@ -125,7 +128,7 @@ class JsonRecords(Generic[R]):
         fields = self._encode(record)
         stored = {**fields.pop(UNKNOWN, {}), **fields}
         data = json.dumps(stored, ensure_ascii=False, separators=(",", ":"))
-        return self.items(*self._key(record), version=record.version, data=data, ttl=self._ttl(record))
+        return self.items(*self._key(record), version=record.version, data=data, ttl=self._ttl(record) if self._ttl else None)
 
     def record(self, item: RecordItem) -> R:
         """Decode an item.

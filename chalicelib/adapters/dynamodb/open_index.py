@@ -73,9 +73,9 @@ class OpenIndex:
             dynamodb.delete(row)
 
     def query(
-        self, limit: int, *, shard: int = 0, before: str | None = None, after: str | None = None, consistent: bool = True
+        self, limit: int | None, *, shard: int = 0, before: str | None = None, after: str | None = None, consistent: bool = True
     ) -> list[OpenItem]:
-        """Return the first rows of a shard in the order of their sort keys, without unreadable ones.
+        """Return the first rows of a shard, or all, in the order of their sort keys, without unreadable ones.
 
         `before` and `after` are bounds of the sort key; both are exclusive.
         """
@@ -90,7 +90,7 @@ class OpenIndex:
         rows = list(islice(self._rows(limit, shard, before, after, consistent=False), limit))
         return list(decode_readable(rows, _checked)), rows[-1].sk if len(rows) == limit else None
 
-    def _rows(self, page_size: int, shard: int, before: str | None, after: str | None, *, consistent: bool) -> Iterator[OpenItem]:
+    def _rows(self, page_size: int | None, shard: int, before: str | None, after: str | None, *, consistent: bool) -> Iterator[OpenItem]:
         pk = self._pk(shard)
         below = self._items.sk < before if before is not None else None
         start = {"pk": {"S": pk}, "sk": {"S": after}} if after is not None else None

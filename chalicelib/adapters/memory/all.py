@@ -24,7 +24,7 @@ from chalicelib.adapters.memory.limits import (
     MemoryPauses,
     MemoryRequestCounters,
     MemorySemaphores,
-    MemoryTypeLimiters,
+    MemoryTenantLimits,
 )
 from chalicelib.adapters.memory.lines import MemoryLines
 from chalicelib.adapters.memory.notifications import (
@@ -67,7 +67,7 @@ class InMemoryAdapters:
     batches: MemoryBatches = field(default_factory=MemoryBatches)
     batch_rows: MemoryBatchRows = field(default_factory=MemoryBatchRows)
     semaphores: MemorySemaphores = field(default_factory=MemorySemaphores)
-    type_limiters: MemoryTypeLimiters = field(default_factory=MemoryTypeLimiters)
+    tenant_limits: MemoryTenantLimits = field(default_factory=MemoryTenantLimits)
     job_files: MemoryJobFiles = field(default_factory=MemoryJobFiles)
     rates: MemoryRates = field(default_factory=MemoryRates)
     request_counters: MemoryRequestCounters = field(default_factory=MemoryRequestCounters)

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
-from chalicelib.domain.errors import DedupeConflict, IdempotencyKeyTaken, StaleVersion
+from chalicelib.domain.errors import DedupeConflict, IdempotencyKeyTaken, SlotsFull, StaleVersion
 from chalicelib.domain.jobs.index_keys import DUE_SHARDS, LISTED_BY_END, due_partition, due_shard, sort_key
 from chalicelib.domain.jobs.job import Job
 from chalicelib.domain.jobs.transitions import is_stored
+from chalicelib.domain.limits.slots import scope_of
 from chalicelib.domain.units import Ms
 from chalicelib.ports import IdempotencyRecord, IdempotentResult, JobQuery
 
 
 class MemoryJobs:
-    """Tests may use `records`, the job records by id."""
+    """Tests may use `records`, the job records by id, and `slots`, how many of each key are taken."""
 
     def __init__(self) -> None:
         self.records: dict[str, Job] = {}
+        self.slots: Counter[str] = Counter()
         self._idempotency: dict[tuple[str, str], tuple[IdempotentResult, Ms]] = {}
         self._dedupe_keys: dict[tuple[str, str, str], str] = {}
         self._lock = threading.RLock()
@@ -45,14 +48,24 @@ class MemoryJobs:
         with self._lock:
             return [self.records[job_id] for job_id in job_ids if job_id in self.records]
 
-    def replace(self, seen: Job, new: Job) -> None:
+    def replace(self, seen: Job, new: Job, limits: Mapping[str, int] | None = None) -> None:
+        taken, given_back = set(new.slots) - set(seen.slots), set(seen.slots) - set(new.slots)
         with self._lock:
             current = self.records.get(seen.id)
             if is_stored(current, new):
                 return
             if current is None or current.version != seen.version:
                 raise StaleVersion(current)
+            for key in sorted(taken):
+                if limits is not None and key in limits and self.slots[key] >= limits[key]:
+                    raise SlotsFull(scope_of(key))
+            self.slots.update(taken)
+            self.slots.subtract(given_back)
             self.records[seen.id] = new
+
+    def slots_taken(self, keys: Collection[str]) -> dict[str, int]:
+        with self._lock:
+            return {key: self.slots[key] for key in keys}
 
     def delete(self, seen: Job) -> None:
         with self._lock:

@@ -1,4 +1,4 @@
-"""Circuit breakers, pauses, type limiters, semaphores and request counters in memory."""
+"""Circuit breakers, pauses, limits of tenants, semaphores and request counters in memory."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from chalicelib.adapters.memory.record_table import RecordTable
 from chalicelib.domain.errors import StaleVersion
 from chalicelib.domain.limits.circuit_breaker import CircuitBreaker
 from chalicelib.domain.limits.pauses import PauseBoard, TenantPauses
-from chalicelib.domain.limits.type_limiter import TypeLimiter
+from chalicelib.domain.limits.tenant_limits import TenantLimits
 from chalicelib.domain.units import Ms
 
 
@@ -65,15 +65,23 @@ class MemoryCircuitBreakers:
         return self.all(), self._pauses.board()
 
 
-class MemoryTypeLimiters:
-    """Tests may use `rows`, the limiters by job type."""
+class MemoryTenantLimits:
+    """Tests may use `reads`, the tenants whose limits were read."""
 
     def __init__(self) -> None:
-        self._table: RecordTable[str, TypeLimiter] = RecordTable(lambda limiter: limiter.type, absent_version=0)
-        self.rows, self.get = self._table.rows, self._table.get
+        self._table: RecordTable[str, TenantLimits] = RecordTable(lambda limits: limits.tenant, absent_version=0)
+        self.replace = self._table.replace
+        self.reads: list[str] = []
 
-    def replace(self, seen: TypeLimiter, new: TypeLimiter, now: Ms) -> None:
-        self._table.replace(seen, new)
+    def tenants(self) -> frozenset[str]:
+        return frozenset(self._table.rows)
+
+    def get(self, tenant: str) -> TenantLimits | None:
+        self.reads.append(tenant)
+        return self._table.get(tenant)
+
+    def all(self) -> list[TenantLimits]:
+        return self._table.select(lambda _: True, lambda limits: limits.tenant)
 
 
 class MemorySemaphores:

@@ -5,8 +5,11 @@
 | `{"error": {"message", "type", "code", "param"}}`, or the inner object alone | OpenAI and most compatible servers; the SDK unwraps it |
 | `{"error": "text"}`, `{"message": "text"}`, `{"errors": [{"message", "code"}]}` | small servers and gateways |
 | `{"detail": "text"}`, `{"detail": [{"loc", "msg", "type"}]}` | FastAPI |
+| `{"object": "error", "message": {"detail": [...]}}` | Mistral |
 | `{"title", "detail", "status"}` | problem details (RFC 9457) |
 | `{"fault": {"faultstring", "detail": {"errorcode"}}}` | Apigee |
+| `{"error": {"message": "Provider returned error", "metadata": {"raw": ...}}}` | OpenRouter; the words are in `raw` |
+| `litellm.BadRequestError: AnthropicException - {...}. Received Model Group=...` | LiteLLM; the inner error counts |
 | any of these in a list, or as text in the message of another | gateways that pass on what they got |
 | plain text, a page of HTML | servers without such an API, proxies, firewalls |
 
@@ -17,6 +20,7 @@ that has begun is 200.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,11 +28,15 @@ from typing import Any
 from chalicelib.adapters.openai.redaction import MAX_READ, is_page, plain_text
 from chalicelib.domain import json_limits
 
-CODES = ("code", "type", "reason", "status", "errorcode", "error_code", "__type")  # `status` is a name in Google's errors
+CODES = ("code", "type", "reason", "status", "errorcode", "error_code", "error_type", "__type")  # `status` is a name in Google's errors
 NUMBERS = ("status", "status_code", "statusCode", "code", "http_code")
-WORDS = ("message", "detail", "msg", "faultstring", "error_description", "error_message", "errorMessage", "Message", "title", "reason")
-INNER = ("error", "errors", "fault", "detail", "innererror", "inner_error", "details")
+WORDS = ("message", "detail", "msg", "raw", "faultstring", "error_description", "error_message", "errorMessage", "Message", "status_msg")
+TITLES = ("title", "reason")  # they count where there are no other words
+INNER = ("error", "errors", "message", "fault", "detail", "innererror", "inner_error", "details", "metadata", "base_resp")
 MAX_DEPTH = 5
+_WRAPPED = re.compile(r"\s*litellm\.\w{1,60}: (?:(?:litellm\.)?\w{0,40}(?:Error|Exception): ){0,4}(?:\w{1,60} (?:\w{1,60} )?- )?")
+_WRAPPED_END = re.compile(r"[.\s]*Received Model Group=")
+_WORD_ENDS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|[\s-]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +44,7 @@ class ErrorBody:
     """An error as its body says it."""
 
     message: str = ""  # one line of plain text, which may quote a key
-    codes: frozenset[str] = frozenset()  # codes and types, in small letters
+    codes: frozenset[str] = frozenset()  # codes and types, in small letters with underscores
     status: int | None = None  # an HTTP status that the body names
     param: str = ""  # the field of the request that it names
     fields: Mapping[str, Any] = field(default_factory=dict)
@@ -49,23 +57,28 @@ def read_error(body: object) -> ErrorBody:
     if isinstance(body, bytes):
         body = body.decode("utf-8", "replace")
     if isinstance(body, str):
-        found = _json_in(body)
+        found = _json_in(body.removeprefix("\ufeff"))
         return read_error(found) if found is not None else ErrorBody(plain_text(body), is_page=is_page(body))
     objects = list(_objects(body))
     if not objects:
         return ErrorBody(plain_text(json.dumps(body)) if body else "")
-    codes = {str(value).lower() for one in objects for name in CODES if isinstance(value := one.get(name), str) and value}
-    message, nested = _message(objects), None
+    codes = {code_of(value) for one in objects for name in CODES if isinstance(value := one.get(name), str) and value}
+    message, nested = _unwrapped(_message(objects)), None
     if (inner := _json_in(message)) is not None:
         nested = read_error(inner)
     return ErrorBody(
         nested.message if nested and nested.message else plain_text(message),
         frozenset(codes) | (nested.codes if nested else frozenset()),
         next(filter(None, (_status(one) for one in objects)), None) or (nested.status if nested else None),
-        next((value for one in objects if isinstance(value := one.get("param"), str)), ""),
+        next((value for one in objects if isinstance(value := one.get("param"), str)), "") or (nested.param if nested else ""),
         objects[0],
         is_structured=True,
     )
+
+
+def code_of(text: str) -> str:
+    """Return a code as `SIGNS` writes it: `RateLimitReached` and `rate-limit-reached` are `rate_limit_reached`."""
+    return _WORD_ENDS.sub("_", text.rpartition("#")[2].strip()[:200]).lower()
 
 
 def error_in_event(kind: object, event: Mapping[str, Any]) -> object | None:
@@ -100,12 +113,21 @@ def _message(objects: list[Mapping[str, Any]]) -> str:
     found = [one for one in objects if isinstance(one.get("loc"), list) and one.get("msg")]
     if found:
         return "; ".join(f"{'.'.join(str(part) for part in one['loc'])}: {one['msg']}" for one in found)
-    for one in reversed(objects):
-        words = next((value for name in WORDS if isinstance(value := one.get(name), str) and value.strip()), "")
-        if words:
-            return words[:MAX_READ]
+    for names in (WORDS, ("error",), TITLES):
+        for one in reversed(objects):
+            words = next((value for name in names if isinstance(value := one.get(name), str) and value.strip()), "")
+            if words:
+                return words[:MAX_READ]
     texts = (value for one in objects for name in INNER for value in _list(one.get(name)) if isinstance(value, str) and value.strip())
     return "; ".join(list(texts)[:5])[:MAX_READ]
+
+
+def _unwrapped(message: str) -> str:
+    """Return a message without what LiteLLM puts around it."""
+    if (wrapped := _WRAPPED.match(message)) is None:
+        return message
+    end = _WRAPPED_END.search(message, wrapped.end())
+    return message[wrapped.end() : end.start() if end else None]
 
 
 def _list(value: object) -> list[object]:

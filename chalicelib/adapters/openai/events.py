@@ -14,8 +14,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from chalicelib.adapters.openai.error_body import error_in_event
-from chalicelib.adapters.openai.errors import from_event
+from chalicelib.adapters.openai.error_body import error_in_event, read_error
+from chalicelib.adapters.openai.errors import from_event, other_api
 from chalicelib.adapters.openai.output import OutputReader, mapping, pieces
 from chalicelib.domain import json_limits
 from chalicelib.domain.failures import AttemptFailed, ReattachRefused, ResponseLost, StreamCut, StreamMalformed
@@ -26,6 +26,7 @@ from chalicelib.ports import FetchedResponse, ProviderEvent, ResponseEnded, Resp
 INCOMPLETE = {"max_output_tokens": "max_tokens"}
 FINAL = frozenset({"response.completed", "response.incomplete"})
 FAILED = frozenset({"response.failed", "response.cancelled"})
+WHOLE_TEXTS = frozenset({"response.output_text.done", "response.content_part.done", "response.refusal.done"})
 PINGS = frozenset({"ping", "keepalive"})
 DONE = b"[DONE]"  # how Chat Completions end; some compatible providers send it here too
 RUNNING = frozenset({"queued", "in_progress"})
@@ -59,12 +60,16 @@ class ResponseReader:
             return None
         event = _parse(data)
         kind = event.get("type")
+        if kind is None and isinstance(event.get("choices"), list):
+            raise other_api()
         if kind == "response.output_text.delta":
             return self._delta(event, refusal=False)
         if kind == "response.refusal.delta":
             return self._delta(event, refusal=True)
         if kind in PINGS:
             return None
+        if kind in WHOLE_TEXTS:
+            return list(self._output.end_text(event, _sequence(event)))
         return self._other(kind, event)
 
     def _other(self, kind: Any, event: Mapping[str, Any]) -> list[ProviderEvent]:
@@ -74,7 +79,7 @@ class ResponseReader:
         if kind in FAILED:
             raise _failure(response)
         if kind in FINAL:
-            return list(self._end(response, _sequence(event)))
+            return list(self._end({"usage": event.get("usage"), **response}, _sequence(event)))
         if kind == "response.created":
             return [ResponseStarted(str(response.get("id") or ""), str(response.get("model") or ""))]
         if kind == "response.output_item.added":
@@ -89,6 +94,8 @@ class ResponseReader:
 
     def _delta(self, event: Mapping[str, Any], *, refusal: bool) -> list[ProviderEvent]:
         text = event.get("delta")
+        if text is None:
+            return []
         if not isinstance(text, str):
             raise StreamMalformed("OpenAI's stream had a piece of text that is no text.")
         self.thinking = False
@@ -100,7 +107,7 @@ class ResponseReader:
         ended = _ended(response)
         yield from self._output.rest(response, sequence)  # some compatible providers send the whole text at the end
         self.ended = True
-        yield ended
+        yield _with_text(ended) if self._output.has_text else ended
 
 
 def whole(data: bytes, *, background: bool = False) -> Iterator[ProviderEvent]:
@@ -121,13 +128,16 @@ def whole(data: bytes, *, background: bool = False) -> Iterator[ProviderEvent]:
         raise StreamMalformed("OpenAI's answer was no response.") from exc
     if response.get("error") and not response.get("output"):
         raise from_event(mapping(response["error"]) or {"message": str(response["error"])})
+    if isinstance(response.get("choices"), list):
+        raise other_api()
     if not (response.get("output") or response.get("output_text") or response.get("status")):
-        raise from_event(response) if response.get("message") else StreamMalformed("OpenAI's answer was no response.")
+        raise from_event(response) if read_error(response).message else StreamMalformed("OpenAI's answer was no response.")
     ended = None if response.get("status") in RUNNING else _ended(response)
     yield ResponseStarted(str(response.get("id") or ""), str(response.get("model") or ""))
     if ended is None:
         raise ReattachRefused if background and response.get("id") else StreamCut
     texts = list(pieces(response))
+    ended = _with_text(ended) if texts else ended
     written = ended.usage.output - ended.usage.reasoning if ended.usage else len(texts)
     for number, piece in enumerate(texts):
         yield replace(piece, tokens=max(1, written - len(texts) + 1) if number == 0 else 1)
@@ -146,6 +156,7 @@ def fetched(data: bytes) -> FetchedResponse:
     if status == "cancelled":
         raise _failure(response)
     ended = _ended(response) if status in ("completed", "incomplete") else None
+    ended = _with_text(ended) if ended is not None and parts else ended
     failure = _failure(response) if status == "failed" else None
     return FetchedResponse(repair_surrogates("".join(one.text for one in parts)), ended, any(one.refusal for one in parts), failure)
 
@@ -159,7 +170,12 @@ def _ended(response: Mapping[str, Any]) -> ResponseEnded:
         reason = "unknown"
     cut = INCOMPLETE.get(reason, reason) if isinstance(reason, str) and reason else None
     model, tier = (value if isinstance(value := response.get(name), str) and value else None for name in ("model", "service_tier"))
-    return ResponseEnded(_usage(response.get("usage")), model, cut, tier)
+    return ResponseEnded(_usage(response.get("usage")), model, cut, tier and tier.lower())
+
+
+def _with_text(ended: ResponseEnded) -> ResponseEnded:
+    """Return the end of a response that has text: a count of no output is none, and is never booked as exact."""
+    return replace(ended, usage=None) if ended.usage is not None and not ended.usage.output else ended
 
 
 def _failure(response: Mapping[str, Any]) -> AttemptFailed:
@@ -204,6 +220,7 @@ def _usage(counted: Any) -> Usage | None:
     if not given or written is None or given < 0 or written < 0:
         return None
     cached = _detail(counted, "cached_tokens", "input_tokens_details", "prompt_tokens_details")
+    cached = cached or _first_count(counted, "cached_tokens", "prompt_cache_hit_tokens") or 0
     reasoning = _detail(counted, "reasoning_tokens", "output_tokens_details", "completion_tokens_details")
     return Usage(input=given, cached=min(cached, given), output=written, reasoning=min(reasoning, written))
 

@@ -72,6 +72,16 @@ class OutputReader:
             self._written.add(place)
             yield self._next(place, text, sequence, refusal=refusal)
 
+    def end_text(self, event: Mapping[str, Any], sequence: int) -> Iterator[TextDelta]:
+        """Yield the whole text of a part of an item, if the item had no deltas."""
+        if self._place(event) is None:
+            return
+        part = mapping(event.get("part")) or {"type": "output_text", "text": event.get("text")}
+        if isinstance(event.get("refusal"), str):
+            part = {"type": "refusal", "refusal": event["refusal"]}
+        item = {"id": event.get("item_id"), "content": [part]}
+        yield from self.end_item({**event, "item": item}, sequence)
+
     def rest(self, response: Mapping[str, Any], sequence: int) -> Iterator[TextDelta]:
         """Yield what the whole response has beyond the text that was returned."""
         if self._continues:

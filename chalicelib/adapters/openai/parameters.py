@@ -29,11 +29,13 @@ MAX_TEXTS = 100
 _REFUSING = re.compile(
     r"un(?:known|supported|recogni[sz]ed|expected)|not (?:be )?(?:supported|permitted|allowed|known|recogni[sz]ed|available)"
     r"|(?:isn't|doesn't|does not) support|extra (?:inputs?|fields?)|extra_forbidden|additional propert"
-    r"|invalid (?:parameter|argument|field|property)",
+    r"|invalid (?:parameter|argument|field|property)|not in (?:the )?schema|cannot unmarshal|value must be",
     re.IGNORECASE,
 )
 _QUOTED = re.compile(r"['\"`]([A-Za-z_][\w.]*)['\"`]")
 _NAMED = re.compile(r"(?:parameter|argument|field|property|input|key)s?(?: supplied| name)?\s*:?\s+([A-Za-z_][\w.]*)", re.IGNORECASE)
+# Without quotes: `store: Extra inputs are not permitted`, or a name that is no word of English.
+_PLAIN = re.compile(r"(?<![\w.])(?:body\.)?(store|stream):\s|\b(stream_options|prompt_cache_key)\b")
 _NO_STREAM = re.compile(
     r"verified to (?:use )?stream|(?<![\w'\"`.])stream(?:ing|ed)?(?![\w.]).{0,60}\b(?:not|isn't|disabled|unsupported|unavailable)\b"
     r"|\b(?:not|n't|unsupported|disabled|without)\b.{0,40}(?<![\w'\"`.])stream(?:ing)?(?![\w.])",
@@ -85,7 +87,7 @@ def refused_parameters(error: BaseException | None, candidates: frozenset[str]) 
     if located:
         return located & candidates
     text = " ".join(islice(_texts(body), MAX_TEXTS))[:MAX_EXAMINED]
-    named = {found.split(".")[0] for pattern in (_QUOTED, _NAMED) for found in pattern.findall(text)} if _REFUSING.search(text) else set()
+    named = set(_named(text)) if _REFUSING.search(text) else set()
     return candidates & (named | ({"stream"} if _NO_STREAM.search(text) else set()))
 
 
@@ -97,9 +99,18 @@ def param_of(error: BaseException | None) -> str | None:
     return re.split(r"[.\[]", param, maxsplit=1)[0] if isinstance(param, str) and param else None
 
 
+def _named(text: str) -> Iterator[str]:
+    """Yield what a message may call a parameter."""
+    for pattern in (_QUOTED, _NAMED):
+        yield from (found.split(".")[0] for found in pattern.findall(text))
+    for found in _PLAIN.finditer(text):
+        yield found[1] or found[2]
+
+
 def _located(body: Any) -> Iterator[str]:
-    """Yield the fields that FastAPI's `detail` names."""
-    details = body.get("detail") if isinstance(body, Mapping) else None
+    """Yield the fields that FastAPI's `detail` names, also within a message."""
+    inner = body.get("message") if isinstance(body, Mapping) else None
+    details = (inner if isinstance(inner, Mapping) else body).get("detail") if isinstance(body, Mapping) else None
     for detail in details if isinstance(details, list) else ():
         where = detail.get("loc") if isinstance(detail, Mapping) else None
         path = [step for step in where if isinstance(step, str)] if isinstance(where, list) else []

@@ -293,7 +293,7 @@ def _never_sent(error: AttemptFailed) -> bool:
     """Whether the connection was not made, so that the request never left."""
     import httpx2
 
-    return error.__cause__ is not None and isinstance(error.__cause__.__cause__, httpx2.ConnectError)
+    return error.__cause__ is not None and isinstance(error.__cause__.__cause__, (httpx2.ConnectError, httpx2.ConnectTimeout))
 
 
 def _named_as_ours(error: AttemptFailed) -> AttemptFailed:

@@ -33,7 +33,7 @@ _SECRETS = re.compile("|".join(_PATTERNS), re.IGNORECASE)
 # What is not closed goes on to the end, so that no part of the text is read again for each beginning.
 _UNSHOWN = re.compile(r"<(script|style|head|svg|template|noscript)\b.*?(?:</\1\s*>|\Z)|<!--.*?(?:-->|\Z)", re.IGNORECASE | re.DOTALL)
 _TITLE = re.compile(r"<title[^<>]*>(.*?)(?:</title|\Z)", re.IGNORECASE | re.DOTALL)
-_TAG = re.compile(r"</?[a-z!][^<>]*>", re.IGNORECASE)
+_TAG = re.compile(r"<[/?]?[a-z!][^<>]*>", re.IGNORECASE)
 _PAGE = re.compile(r"\s*(?:<!doctype html|<\?xml|<html|<head|<body|<center|<h1|<title)", re.IGNORECASE)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from chalicelib.adapters.openai.errors import from_response, no_api
+from chalicelib.adapters.openai.errors import from_response, no_api, redirected
 from chalicelib.domain import json_limits
 
 if TYPE_CHECKING:
@@ -15,9 +15,11 @@ async def check_answer(response: AsyncAPIResponse[Any]) -> None:
     """Read an answer that is no stream.
 
     Raises:
-        AddressInvalid: it is a page, so the address is that of a web site.
+        AddressInvalid: it is a page, so the address is that of a web site, or the request was redirected.
         AttemptFailed: it is an error.
     """
+    if (elsewhere := redirected(response.http_response)) is not None:
+        raise elsewhere
     kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind in ("text/html", "application/xhtml+xml"):
         raise no_api(str(response.http_response.request.url), await response.http_response.aread())

@@ -8,9 +8,8 @@ from enum import StrEnum
 from chalicelib.domain.failures import AttemptFailed
 from chalicelib.domain.units import Ms
 
-# Seconds. OpenAI's longest limits are those of a day; a longer wait, which may well be a slip of a proxy, is asked for again
-# after that.
-MAX_RETRY_AFTER = 86_400.0
+# Seconds. No job waits for longer than the longest `config.retry_for`.
+MAX_RETRY_AFTER = 604_800.0
 
 
 class GiveUpReason(StrEnum):

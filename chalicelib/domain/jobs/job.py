@@ -127,6 +127,7 @@ class Job:
     reason: str | None = None  # why it has its status, such as `circuit_open`; None: no reason needed
     resume_at: Ms | None = None  # when it may continue, as users are shown; None: now, or unknown
     error: JobError | None = None  # failure of the last attempt; None: no failure
+    invalid_answer: str | None = None  # what was wrong with the last invalid answer of this run; None: there was none
     incomplete_reason: str | None = None  # why it ended early; None: its status is not `incomplete`
     length: int | None = None  # code points of the text of `attempt`; None: it has not ended
     usage: Usage | None = None  # tokens of the attempt that ended it; None: there was none

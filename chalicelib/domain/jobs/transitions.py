@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from chalicelib.domain.failures import DependencyFailed, final_suggestion
+from chalicelib.domain.failures import DependencyFailed, OutputInvalid, final_suggestion
 from chalicelib.domain.jobs.job import DEPENDENCIES, START_LATER, Job, JobError, JobPause, Status, Usage, Wait
 from chalicelib.domain.units import DAY_MS, Ms, Nano
 
@@ -43,7 +43,9 @@ class AttemptOutcome:
     first_token_at: Ms | None = None  # None: there was no text
 
 
-def claim(job: Job, generation: int, owner: str, now: Ms, *, alone: bool = False, model: str | None = None) -> Job | None:
+def claim(
+    job: Job, generation: int, owner: str, now: Ms, *, alone: bool = False, model: str | None = None, slots: tuple[str, ...] = ()
+) -> Job | None:
     """Claim the job for a new attempt (protocol rule 1: the generation is the fencing token; 4: one
     attempt number per request), or for the one whose response outlived its worker (protocol rule 5:
     one attempt, one response, one text). Idempotent per owner (protocol rule 3: the owner is a
@@ -55,6 +57,7 @@ def claim(job: Job, generation: int, owner: str, now: Ms, *, alone: bool = False
     Args:
         alone: the worker runs no other job.
         model: the model of the attempt, if it is a fallback model.
+        slots: keys of the slots that the attempt takes. One that is continued has its slots already.
     """
     if owns(job, generation, owner):
         return job
@@ -79,6 +82,7 @@ def claim(job: Job, generation: int, owner: str, now: Ms, *, alone: bool = False
         run_alone=alone,
         pause=None,
         attempt_model=model if model != job.model else None,
+        slots=job.slots if job.is_resumable else slots,
         due_at=job.due_at if keep_due_at else now + RECHECK_MS,
     )
 
@@ -224,6 +228,7 @@ def retry_later(
         tries=job.tries if counts_as_attempt else max(0, job.tries - 1),
         length=outcome.length,
         error=outcome.error,
+        invalid_answer=outcome.error.message if outcome.error and outcome.error.code == OutputInvalid.code else job.invalid_answer,
         cost=(job.cost or 0) + outcome.cost if outcome.cost is not None else job.cost,
         reason=outcome.error.code if outcome.error else None,
         response_id=None,
@@ -582,11 +587,22 @@ def _waited_too_long(job: Job) -> JobError:
     )
 
 
+def keeps_slots(job: Job) -> bool:
+    """Whether the job keeps the slots that its claim took: until its attempt ends, whoever ends it.
+
+    A durable attempt keeps them between two workers, because its response goes on.
+    """
+    return job.status is Status.PROCESSING or job.is_resumable
+
+
 def _next(job: Job, now: Ms, **changes: Any) -> Job:
-    """Return the next record. A job that is not held any more stands in no line."""
+    """Return the next record. A job that is not held any more stands in no line, and one whose attempt
+    has ended has no slots.
+    """
     if job.status is Status.HELD and changes.get("status", Status.HELD) is not Status.HELD:
         changes = {"cause": None, "waits": _ended_waits(job, now), **changes}
-    return replace(job, version=job.version + 1, updated_at=now, **changes)
+    new = replace(job, version=job.version + 1, updated_at=now, **changes)
+    return replace(new, slots=()) if new.slots and not keeps_slots(new) else new
 
 
 def _end(job: Job, now: Ms, status: Status, **changes: Any) -> Job:
@@ -606,6 +622,7 @@ def _end(job: Job, now: Ms, status: Status, **changes: Any) -> Job:
         resume_at=None,
         reason=None,
         pause=None,
+        invalid_answer=None,
         ttl=now // 1000 + days * 86_400,
         **changes,
     )

@@ -149,10 +149,6 @@ class CircuitBreaker:
     by: str | None = None  # the operator who forced the state; None: changed automatically
     prober: str | None = None  # the mark of the tenant that probed last; None: none since it closed
     own: tuple[TenantCircuit, ...] = ()  # the circuits of single tenants that are not closed
-    # The pause of the model (`model_pause`), which is apart from the state of the circuit.
-    paused_until: Ms | None = None  # None: it was never paused
-    pauses: int = 0  # in a row, without an answered request after the one before
-    paused_by: str | None = None  # whose request was refused, as in `failed`
 
     @property
     def is_forced(self) -> bool:
@@ -161,8 +157,8 @@ class CircuitBreaker:
 
     @property
     def is_healthy(self) -> bool:
-        """Whether it is closed without recent failures and pauses, so that a success changes nothing."""
-        return self.state is CircuitState.CLOSED and self.failures == 0 and not self.own and not self.pauses
+        """Whether it is closed without recent failures, so that a success changes nothing."""
+        return self.state is CircuitState.CLOSED and self.failures == 0 and not self.own
 
     def is_probe(self, mark: str) -> bool:
         """Whether this attempt is the probe of the circuit, or of its tenant's own."""
@@ -358,8 +354,8 @@ def force_open(circuit: CircuitBreaker, by: str, reason: str | None, mark: str, 
 
 
 def force_close(circuit: CircuitBreaker, by: str, mark: str, now: Ms) -> CircuitBreaker:
-    """Close the circuit, for every tenant, on an operator's request, reset its trips and end the pause of its model."""
-    return replace(_close(circuit, mark, now), trips=0, by=by, own=(), paused_until=None, pauses=0, paused_by=None)
+    """Close the circuit, for every tenant, on an operator's request, and reset its trips."""
+    return replace(_close(circuit, mark, now), trips=0, by=by, own=())
 
 
 def _open(circuit: CircuitBreaker, reason: str, origin: Origin, now: Ms, failed: tuple[str, ...]) -> CircuitBreaker:

@@ -10,12 +10,13 @@ Three sums bound a request:
 
 * The window of `WINDOW` seconds holds at most the limit times the ceiling. Ceilings above 1 are the
   room for requests that did not wait.
-* `WIDE_WINDOW` seconds hold at most `MAX_EXCESS` of the limit. Clocks differ by up to a second, and
-  a minute touches 61 seconds, so this is what no sliding minute exceeds. For a limit below `SMALL`,
-  and for a request of more than a fortieth of the limit, they hold at most the limit: a single
-  request that starts late is much there.
-* The last ten seconds hold at most a sixth of the limit times the pace. What is released evenly
-  leaves the window evenly, so that whoever comes next finds room at once.
+* `WIDE_WINDOW` seconds hold at most `MAX_EXCESS` of the limit, less the request's own part. Clocks
+  differ by up to a second, and a minute touches 61 seconds, so this is what no sliding minute
+  exceeds. With a limit below `SMALL` they hold at most the limit: a single request that starts late
+  is much there.
+* The last ten seconds hold at most a sixth of the limit times the pace, and of what the scheduler
+  releases the last second its part. What is released evenly leaves the window evenly, so that
+  whoever comes next finds room at once.
 
 All functions are pure. `frames` are those of neighbouring minutes, in any order; a missing one
 counts as empty. An ask needs all that reach into its window (`minutes_of`).
@@ -26,19 +27,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from math import ceil, floor
+from math import floor
 
 from chalicelib.domain.units import Ms
 
 SECONDS = 60
-WINDOW, WIDE_WINDOW = 61, 64  # seconds
-MAX_EXCESS = 1.05
+WINDOW, WIDE_WINDOW = 61, 63  # seconds
+MAX_EXCESS, LINE_EXCESS = 1.05, 1.02  # of the limit in the wide window; the scheduler leaves room for who does not wait
 SMALL = 100  # a limit below it has no ceilings above 1
-BIG_PART = 40  # a request is big if it is more than this part of the limit
+BIG_PART = 40  # a request that is more than this part of the limit has no ceiling above 1
+LARGE_PART = 8  # one that is more than this part has no pace
 CLOCK_ERROR = 2  # seconds that the counters of others may be ahead
 PACE_SECONDS = 10
 BURST_PACE = 1.25  # of who does not wait
-LINE_PACE = 1.04  # of the scheduler
+LINE_PACE = 1.02  # of the scheduler
 # How much of the limit those who do not wait may use, by lane.
 CEILINGS = {"urgent": 1.03, "high": 1.02, "normal": 1.01, "low": 1.0}
 LINE_CEILINGS = {"urgent": 1.0, "high": 1.0, "normal": 1.0, "low": 0.98}  # the scheduler's
@@ -183,30 +185,46 @@ def _allows(frames: Frames, limits: Limits, tokens: int, now: Ms, ceiling: float
 
 
 def _is_within(counts: _Counts, own: int, limit: float, ceiling: float, pace: float, *, line: bool) -> bool:
-    is_big = own * BIG_PART > limit
-    if is_big or limit < SMALL:
+    if limit < SMALL:
         if counts.last(WIDE_WINDOW) > limit:  # no ceiling: it would round a small limit down
             return False
-    elif counts.last(WINDOW) > limit * ceiling or counts.last(WIDE_WINDOW) > limit * MAX_EXCESS:
+    else:
+        excess = max(1.0, (LINE_EXCESS if line else MAX_EXCESS) - own / limit)
+        is_big = own * BIG_PART > limit
+        if counts.last(WINDOW) > limit * (min(1.0, ceiling) if is_big else ceiling) or counts.last(WIDE_WINDOW) > limit * excess:
+            return False
+    return _keeps_pace(counts, own, limit, pace, line=line)
+
+
+def _keeps_pace(counts: _Counts, own: int, limit: float, pace: float, *, line: bool) -> bool:
+    """Whether the last seconds are not above the pace; one request may always start in them.
+
+    Half of it counts, so that sizes round evenly.
+    """
+    if line and limit < SMALL * own:
+        seconds = _spacing(limit / own)
+        if counts.last(seconds) > max(own, pace * limit * seconds / WIDE_WINDOW + own / 2):
+            return False
+        return counts.last(1) <= max(own, pace * limit / SECONDS + 0.95 * own)
+    if own * LARGE_PART > limit >= SMALL or (not line and limit < BIG_PART):
+        return True  # a few that fill a minute: any pause between them would leave room that nothing else fits into
+    if counts.last(PACE_SECONDS) > max(own, pace * limit * PACE_SECONDS / SECONDS + own / 2):
         return False
-    if is_big and not line:
-        return True
-    seconds = _spacing(limit / own) if line and limit < SMALL * own else PACE_SECONDS
-    return counts.last(seconds) - own / 2 <= pace * limit * seconds / SECONDS
+    return not line or counts.last(1) <= pace * limit / SECONDS + own
 
 
 @lru_cache(maxsize=1_000)
 def _spacing(limit: float) -> int:
-    """Return the seconds over which few requests are spread, so that they do not start all at once.
+    """Return the seconds over which the scheduler spreads few requests, so that they do not start all at once.
 
     Over ten seconds, whole requests would round a small limit down by up to a tenth or up to a
     burst. These are the fewest seconds for which the rounded number is about what the limit gives.
     """
-    for seconds in range(1, SECONDS):
-        expected = limit * seconds / SECONDS
-        if 0.97 * expected <= floor(LINE_PACE * expected + 0.5) <= 1.05 * expected:
+    for seconds in range(1, WIDE_WINDOW):
+        expected = limit * seconds / WIDE_WINDOW
+        if 0.98 * expected <= floor(LINE_PACE * expected + 0.5) <= 1.04 * expected:
             return seconds
-    return ceil(SECONDS / max(1.0, limit))
+    return WIDE_WINDOW
 
 
 def _added(counters: tuple[int, ...], second: int, number: int) -> tuple[int, ...]:

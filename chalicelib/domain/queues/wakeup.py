@@ -11,6 +11,8 @@ from chalicelib.domain.errors import InvalidMessage
 from chalicelib.domain.ids import is_job_id
 from chalicelib.domain.units import Ms
 
+GRANT_MS = 3_000  # how long a grant is good
+
 
 @dataclass(frozen=True, slots=True)
 class Grant:
@@ -19,6 +21,10 @@ class Grant:
     cause: str  # what the job waited for
     at: Ms  # when it was taken; it is good for some seconds
     tokens: int = 0  # what was charged against a token rate
+
+    def is_valid(self, now: Ms) -> bool:
+        """Whether what was taken still counts for the job; later it asks as any other."""
+        return -GRANT_MS < now - self.at < GRANT_MS
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,8 @@ MAX_CANDIDATES = 4  # documents in one answer that are compared; with more it is
 MAX_STARTS = 50  # brackets at which a document is looked for
 MAX_PASSES = 4  # how often the whole text is scanned at most: each bracket that is never closed costs one
 _FENCED = re.compile(r"\A\s*```[\w-]*[ \t]*\n(.*?)\n?\s*```\s*\Z", re.DOTALL)
-_THOUGHTS_END = "</think>"
+# What ends the thoughts that some servers leave in the text: tags, Mistral's, and the channels of gpt-oss.
+_THOUGHTS_END = re.compile(r"</(?:think|thinking|thought|thoughts|reasoning)>|\[/THINK\]|<\|channel\|>final<\|message\|>", re.IGNORECASE)
 _TOKENS = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
 
 
@@ -27,7 +28,14 @@ def candidates(text: str) -> list[Any]:
     A document is an object or a list; a single fenced block may also be another value. At most
     `MAX_CANDIDATES` and one more.
     """
-    text = text.removeprefix("\ufeff").rpartition(_THOUGHTS_END)[2].strip()
+    text = text.removeprefix("\ufeff")
+    found = _candidates(_THOUGHTS_END.split(text)[-1].strip())
+    if not found and _THOUGHTS_END.search(text):  # the mark may stand in a text of the document, and ends no thoughts there
+        found = [value for value in _candidates(text.strip()) if _THOUGHTS_END.search(json.dumps(value))]
+    return found
+
+
+def _candidates(text: str) -> list[Any]:
     if fenced := _FENCED.match(text):
         with suppress(ValueError):  # several blocks, or none of JSON
             return [json_limits.loads(fenced[1], json_limits.MAX_ANSWER_VALUES, unique_names=False)]

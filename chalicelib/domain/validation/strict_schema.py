@@ -25,6 +25,8 @@ REFUSED_KEYWORDS = frozenset(
         *("uniqueItems", "contains", "minContains", "maxContains", "unevaluatedItems", "prefixItems"),
     }
 )
+# One of these says what a value is; a schema without any of them is open.
+SAYS_WHAT = frozenset({"type", "anyOf", "$ref", "enum", "const", "properties", "items"})
 FORMATS = frozenset({"date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid"})
 HINT = "; leave out `strict`, and the answer is checked against the schema only here"
 
@@ -51,6 +53,7 @@ def _problems(schema: Any, at: str, level: int, *, root: bool = False) -> Iterat
     yield from (Detail(f"{at}.{name}", f"is not allowed in strict mode{HINT}") for name in schema if name in REFUSED_KEYWORDS)
     if isinstance(given := schema.get("format"), str) and given not in FORMATS:
         yield Detail(f"{at}.format", f"must be one of {', '.join(sorted(FORMATS))} in strict mode, not {shortened(given)}{HINT}")
+    yield from _kind_problems(schema, at)
     if is_object:
         yield from _object_problems(schema, at, level)
     for name in ("properties", "$defs", "definitions"):
@@ -62,6 +65,17 @@ def _problems(schema: Any, at: str, level: int, *, root: bool = False) -> Iterat
         yield from _problems(schema["items"], f"{at}.items", level)
 
 
+def _kind_problems(schema: dict[str, Any], at: str) -> Iterator[Detail]:
+    """Yield what is missing to know the kind of a value, or what stands beside a reference to it."""
+    if not (SAYS_WHAT | REFUSED_KEYWORDS) & schema.keys():
+        yield Detail(at, f"must have a type in strict mode{HINT}")
+    if schema.get("type") == "array" and "items" not in schema and "prefixItems" not in schema:
+        yield Detail(f"{at}.items", f"is missing: in strict mode a list says what its items are{HINT}")
+    if "$ref" in schema and (others := [name for name in schema if name not in ("$ref", "$defs", "definitions")]):
+        names = ", ".join(f"`{shortened(name, 60, quoted=False)}`" for name in others[:5])
+        yield Detail(at, f"may have nothing beside `$ref` in strict mode, but has {names}{HINT}")
+
+
 def _object_problems(schema: dict[str, Any], at: str, level: int) -> Iterator[Detail]:
     if schema.get("additionalProperties") is not False:
         yield Detail(f"{at}.additionalProperties", f"must be false in strict mode{HINT}")
@@ -70,6 +84,9 @@ def _object_problems(schema: dict[str, Any], at: str, level: int) -> Iterator[De
     if missing:
         names = ", ".join(f"`{shortened(name, 60, quoted=False)}`" for name in missing[:5])
         yield Detail(f"{at}.required", f"must name all properties in strict mode; missing: {names}{HINT}")
+    unknown = [name for name in required if name not in _mapping(schema.get("properties"))] if isinstance(required, list) else []
+    if unknown:
+        yield Detail(f"{at}.required", f"names `{shortened(unknown[0], 60, quoted=False)}`, which is no property{HINT}")
     if level > MAX_LEVELS:
         yield Detail(at, f"is nested deeper than {MAX_LEVELS} levels of objects, which strict mode refuses{HINT}")
 

@@ -40,7 +40,7 @@ def refuse_body(raw: bytes) -> None:
         raise InvalidRequest("This route takes no body.", details=(Detail("", "must be empty; parameters go into the path and the query"),))
 
 
-def check_json_body(raw: bytes, content_type: str | None) -> None:
+def check_json_body(raw: bytes, content_type: str | None, content_encoding: str | None = None) -> None:
     """Refuse a body that is not sent as JSON in UTF-8. The type of an empty body does not matter.
 
     Raises:
@@ -59,7 +59,7 @@ def check_json_body(raw: bytes, content_type: str | None) -> None:
     if charset not in _UTF8_NAMES and not (_LIKE_ASCII.fullmatch(charset) and raw.isascii()):
         problem = f"names the charset {shortened(charset)}, and JSON is read as UTF-8. {HOW_TO_SEND_UTF8}"
         raise InvalidRequest("The body is not UTF-8.", details=(Detail("Content-Type", problem),))
-    _check_utf8(raw)
+    _check_utf8(raw, (content_encoding or "identity").strip().lower())
 
 
 def parse_object(raw: bytes) -> dict[str, Any]:
@@ -81,8 +81,12 @@ def parse_object(raw: bytes) -> dict[str, Any]:
     return data
 
 
-def _check_utf8(raw: bytes) -> None:
+def _check_utf8(raw: bytes, content_encoding: str) -> None:
+    """Refuse what is not text in UTF-8. A packed body is named so, because no other encoding would help."""
     text = raw.decode("utf-8", "replace")
+    if content_encoding != "identity" and ("\0" in text or REPLACEMENT in text):
+        problem = f"names {shortened(content_encoding)}, and bodies are not unpacked: send the JSON as it is"
+        raise InvalidRequest("The body is packed.", details=(Detail("Content-Encoding", problem),))
     if "\0" in text:
         problem = f"has NUL bytes, as UTF-16 and UTF-32 have them. {HOW_TO_SEND_UTF8}"
     elif REPLACEMENT in text:

@@ -255,7 +255,7 @@ def _request(raw: Any, state: RequestState, options: RouteOptions) -> ApiRequest
     if not options.accepts:
         refuse_body(body)
     elif options.accepts == (JSON,):
-        check_json_body(body, raw.headers.get("content-type"))
+        check_json_body(body, raw.headers.get("content-type"), raw.headers.get("content-encoding"))
     return ApiRequest(
         id=state.id,
         container=state.container,

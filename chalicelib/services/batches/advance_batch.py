@@ -192,17 +192,18 @@ def _row_defaults(run: AdvanceRun, batch: Batch) -> RowDefaults:
 
 
 def _run_action(run: AdvanceRun, batch: Batch, action: BatchAction) -> Batch | None:
-    """Run a bulk action over the rows while there is time; remove it when it has finished."""
+    """Run a bulk action over the rows for the time of one message; remove it when it has finished."""
     ctx = run.ctx
     bulk = ctx.bulk_operations.get(batch.tenant, action.bulk_id)
     if bulk is None:
         bulk = _new_bulk(ctx, batch, action)
         ctx.bulk_operations.create(bulk)
-    bulk = bulk_operations.run_bulk(ctx, bulk, run.until)
+    until = min(run.until, ctx.clock.now() + bulk_operations.TURN_MS)
+    bulk = bulk_operations.run_bulk(ctx, bulk, until)
     if bulk.finished_at is None:
-        if ctx.clock.now() < run.until:
-            return None  # another caller runs it, or a store failed: the sweeper resumes it
-        return batch
+        if ctx.clock.now() >= until:
+            enqueue_advance(ctx.queues, batch)  # others have their turns first
+        return None  # or another caller runs it, or a store failed: the sweeper wakes the batch
     return _save(ctx, batch, batch_rules.remove_action(batch, action, ctx.clock.now()))
 
 

@@ -1,11 +1,12 @@
 """Start and run bulk operations: one action (`BulkAction`) on many jobs.
 
-The request processes as many jobs as fit into its time; `resume_bulk_operations` the rest.
+The request processes as many jobs as fit into its time; messages of the queue `tasks` the rest
+(`advance_bulk`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -18,9 +19,11 @@ from chalicelib.ports import BulkOperations
 from chalicelib.services.idempotency import IdempotentRequest
 from chalicelib.services.jobs.bulk_actions import BulkActionContext, apply_page
 from chalicelib.services.jobs.bulk_pages import BulkPageContext, read_next_page
+from chalicelib.services.jobs.bulk_turns import request_turn
 
 COUNT_PAGE_SIZE = 100  # jobs of one page of a dry run
 INLINE_BUDGET_MS, INLINE_MAX_JOBS = 10_000, 200  # what a request processes itself
+TURN_MS = 20_000  # of one message; then other tenants have their turns
 MAX_COUNTED = 10_000  # jobs that a dry run counts
 
 
@@ -54,7 +57,7 @@ class StartedBulk:
 
 
 def start_bulk(ctx: BulkContext, caller: Caller, request: BulkRequest, idempotent_request: IdempotentRequest | None = None) -> StartedBulk:
-    """Store a bulk operation, then run it for as long as a request may take.
+    """Store a bulk operation, then run it for as long as a request may take; what is left asks for a turn.
 
     Raises:
         Forbidden: the jobs are another tenant's.
@@ -72,7 +75,10 @@ def start_bulk(ctx: BulkContext, caller: Caller, request: BulkRequest, idempoten
     if request.limit is not None:
         bulk = _select(ctx, bulk, request.limit)
     ctx.bulk_operations.create(bulk)
-    return StartedBulk(run_bulk(ctx, bulk, ctx.clock.now() + INLINE_BUDGET_MS, INLINE_MAX_JOBS))
+    bulk = run_bulk(ctx, bulk, ctx.clock.now() + INLINE_BUDGET_MS, INLINE_MAX_JOBS)
+    if bulk.finished_at is None:
+        _request_turn(ctx, bulk)
+    return StartedBulk(bulk)
 
 
 def get_bulk(ctx: BulkContext, caller: Caller, bulk_id: str, tenant: str | None = None) -> BulkOperation:
@@ -112,17 +118,24 @@ def run_bulk(ctx: BulkContext, bulk: BulkOperation, until: Ms, max_jobs: int | N
     Progress is saved after each page, so any caller can resume. Returns the operation as it was
     last saved.
     """
-    processed = 0
     try:
-        while bulk.finished_at is None and ctx.clock.now() < until and (max_jobs is None or processed < max_jobs):
-            new = process_page(ctx, bulk)
-            processed += len(bulk.page.jobs)
-            bulk = new
+        for saved in run_pages(ctx, bulk, until, max_jobs):
+            bulk = saved
     except StaleVersion as stale:  # another caller processes it too
         return stale.current if isinstance(stale.current, BulkOperation) else bulk
     except Unavailable as exc:
         ctx.log("bulk_operation_deferred", bulk_id=bulk.id, tenant=bulk.tenant, error=exc)
     return bulk
+
+
+def run_pages(ctx: BulkContext, bulk: BulkOperation, until: Ms, max_jobs: int | None = None) -> Iterator[BulkOperation]:
+    """Like `run_bulk`, but yield the operation after each page, and raise what `process_page` raises."""
+    processed = 0
+    while bulk.finished_at is None and ctx.clock.now() < until and (max_jobs is None or processed < max_jobs):
+        new = process_page(ctx, bulk)
+        processed += len(bulk.page.jobs)
+        bulk = new
+        yield bulk
 
 
 def process_page(ctx: BulkContext, bulk: BulkOperation) -> BulkOperation:
@@ -139,6 +152,13 @@ def process_page(ctx: BulkContext, bulk: BulkOperation) -> BulkOperation:
         counts = {"matched": new.matched, "done": new.done, "skipped": new.skipped, "failed": new.failed}
         ctx.log("bulk_operation_finished", bulk_id=new.id, tenant=new.tenant, action=new.action.value, **counts)
     return new
+
+
+def _request_turn(ctx: BulkContext, bulk: BulkOperation) -> None:
+    try:
+        request_turn(ctx, bulk)
+    except Unavailable as exc:  # the schedule asks for it, after some minutes
+        ctx.log("bulk_operation_not_woken", bulk_id=bulk.id, tenant=bulk.tenant, error=exc)
 
 
 def _select(ctx: BulkContext, bulk: BulkOperation, limit: int) -> BulkOperation:

@@ -11,11 +11,12 @@ from chalicelib.domain.jobs.job_type import JobType
 from chalicelib.ports import Chunks, Connections, Leases, Prices, Results, Sockets, Subscriptions
 from chalicelib.services.context import JobContext
 from chalicelib.services.dependencies.release_dependents import DependencyContext
+from chalicelib.services.scheduling.slot_lines import SlotLineContext
 from chalicelib.services.update_job import update_job
 from chalicelib.services.worker.log_events import log_job_failed
 
 
-class SweepContext(JobContext, DependencyContext, Protocol):
+class SweepContext(SlotLineContext, JobContext, DependencyContext, Protocol):
     """What the sweeper needs. `cancel_response` and `delete_response` are best effort."""
 
     @property
@@ -46,12 +47,14 @@ class SweepResult(StrEnum):
     RESENT = "resent"  # a lost wake-up
     RELEASED = "released"  # a job whose parents have ended
     CHECKED = "checked"  # nothing to do now; checked again later
+    WAITING = "waiting"  # behind others in a deep queue
     EXPIRED = "expired"
     GIVEN_UP = "given_up"  # a job that was held until its retry time was over
     FINISHED = "finished"  # with the result that a dead worker had stored
     RECLAIMED = "reclaimed"  # queued again after its worker died
     HANDED_OVER = "handed_over"  # another worker resumes the response of the dead one
     ENDED = "ended"  # failed or cancelled after its worker died
+    SLOT_RELEASED = "slot_released"  # a job was sent for a free slot that nobody had sent one for
     SCHEDULER_WOKEN = "scheduler_woken"  # a shard with lines that nobody served
     LEASE_ALIVE = "lease_alive"
     LEASE_KEPT = "lease_kept"  # one of its jobs could not be recovered; the next run tries again

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from chalicelib.domain.errors import ChunkConflict, JobTypeNotFound
 from chalicelib.domain.execution.result import WORKER_LOST, Result
 from chalicelib.domain.execution.transcript import Chunk, join_chunks
@@ -14,6 +16,7 @@ from chalicelib.domain.units import Ms, Nano
 from chalicelib.services.maintenance.context import SweepContext, SweepResult, apply_transition
 from chalicelib.services.prompts.model_request import instructions
 from chalicelib.services.prompts.render import fill_parent_results_if_available
+from chalicelib.services.scheduling.slot_lines import release_after
 from chalicelib.services.update_job import update_job
 from chalicelib.services.wake_up import send_wake_up
 from chalicelib.services.worker.log_events import log_job_failed
@@ -46,8 +49,10 @@ def recover_job(ctx: SweepContext, job: Job, lease_id: str) -> SweepResult:
         finished = apply_transition(
             ctx, job, lambda current: transitions.finish(current, generation, owner, outcome, now), SweepResult.FINISHED
         )
-        if finished is SweepResult.FINISHED and job.response_id is not None:
-            ctx.delete_response(job.response_id)
+        if finished is SweepResult.FINISHED:
+            release_after(ctx, None, job, replace(job, slots=()))
+            if job.response_id is not None:
+                ctx.delete_response(job.response_id)
         return finished
     cost, length = (None, 0) if _is_resumed(job, lease_id, now) else _settle_lost_attempt(ctx, job, stored, now)
     reclaimed = update_job(
@@ -55,6 +60,7 @@ def recover_job(ctx: SweepContext, job: Job, lease_id: str) -> SweepResult:
     )
     if reclaimed is None:
         return SweepResult.NOTHING
+    release_after(ctx, None, job, reclaimed)
     log_job_failed(ctx.log, reclaimed)
     if reclaimed.status is Status.QUEUED:
         send_wake_up(ctx.queues, reclaimed, now)

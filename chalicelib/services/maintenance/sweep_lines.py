@@ -7,25 +7,26 @@ wait. A job in a line is due only when it may wait no longer.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from functools import partial
 from typing import Protocol
 
-from chalicelib.domain.errors import Unavailable
+from chalicelib.domain.errors import HeadraceError, Unavailable
 from chalicelib.domain.jobs.index_keys import IN_LINE
-from chalicelib.domain.queues.causes import BUCKETS, kind_of, shard_of
+from chalicelib.domain.queues.causes import BUCKETS, kind_of, shard_of, subject_of
 from chalicelib.domain.units import Ms
 from chalicelib.ports import Line, ParallelMap
 from chalicelib.services.load_jobs import load_jobs
 from chalicelib.services.maintenance.check_job import ERROR_BACKOFF_MS, check_job
 from chalicelib.services.maintenance.context import SweepContext, SweepResult
-from chalicelib.services.scheduling.context import LineContext
+from chalicelib.services.scheduling.slot_lines import sweep_slot_line
 from chalicelib.services.scheduling.visits import SELF_SERVED, ShardMessage, wake_shard
 
 PAGE_SIZE = 200  # late jobs of each index shard that are read together
 CHUNK = 100  # jobs between two looks at the clock
 
 
-class LineSweepContext(SweepContext, LineContext, Protocol):
+class LineSweepContext(SweepContext, Protocol):
     """What looking after the lines needs."""
 
     @property
@@ -39,7 +40,10 @@ def sweep_lines(ctx: LineSweepContext, until: Ms) -> Counter[SweepResult]:
     """
     done: Counter[SweepResult] = Counter()
     try:
-        done[SweepResult.SCHEDULER_WOKEN] += _wake_idle_shards(ctx)
+        lines = [line for rows in ctx.parallel_map(ctx.lines.rows, range(BUCKETS)) for line in rows]
+        done[SweepResult.SCHEDULER_WOKEN] += _wake_idle_shards(ctx, lines)
+        own = [line for line in lines if kind_of(line.cause) is SELF_SERVED]
+        done[SweepResult.SLOT_RELEASED] += sum(ctx.parallel_map(partial(_serve, ctx), own))
         done += _end_late_jobs(ctx, until)
     except Unavailable as exc:
         ctx.log("sweep_step_failed", error=exc, what="lines")
@@ -49,9 +53,17 @@ def sweep_lines(ctx: LineSweepContext, until: Ms) -> Counter[SweepResult]:
     return done
 
 
-def _wake_idle_shards(ctx: LineSweepContext) -> int:
+def _serve(ctx: LineSweepContext, line: Line) -> int:
+    """Serve the line of a concurrency limit; what fails is logged, and tried again by the next run."""
+    try:
+        return sweep_slot_line(ctx, line)
+    except HeadraceError as exc:
+        ctx.log("slot_line_not_served", scope=subject_of(line.cause), tenant=line.tenant, error=exc)
+        return 0
+
+
+def _wake_idle_shards(ctx: LineSweepContext, lines: Sequence[Line]) -> int:
     """Wake each shard with a line whose lease is over. Returns how many."""
-    lines: list[Line] = [line for rows in ctx.parallel_map(ctx.lines.rows, range(BUCKETS)) for line in rows]
     numbers = {shard_of(line.cause, ctx.scheduler_shards) for line in lines if kind_of(line.cause) is not SELF_SERVED}
     now, woken = ctx.clock.now(), 0
     for number in sorted(numbers):

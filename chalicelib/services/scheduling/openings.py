@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from chalicelib.domain.errors import JobTypeNotFound
 from chalicelib.domain.limits.circuit_breaker import CircuitBreaker, CircuitState, Permission, check_permission, origin_of
 from chalicelib.domain.limits.pauses import Pause, line_pause
+from chalicelib.domain.limits.rate_limit import RateLimit, effective
+from chalicelib.domain.limits.sliding_window import Limits
 from chalicelib.domain.queues.causes import MISSING_KEY, CauseKind, kind_of, subject_of
 from chalicelib.domain.units import Ms
 from chalicelib.services.scheduling.context import SchedulingContext
@@ -64,6 +66,7 @@ class Facts:
     has_key: bool = False
     pauses: tuple[Pause, ...] | None = None  # those for everybody; None: unknown
     tenant_pauses: Mapping[str, tuple[Pause, ...]] = field(default_factory=dict)  # of tenants in lines of pauses; absent: unknown
+    rates: Mapping[str, RateLimit] = field(default_factory=dict)  # by model
 
 
 def opening_of(
@@ -83,16 +86,22 @@ def opening_of(
         case CauseKind.CIRCUIT:
             return _circuit_opening(facts.circuits.get(subject_of(cause)), touched, probed, now)
         case CauseKind.RATE:
-            circuit = facts.circuits.get(subject_of(cause))
-            paused_until = circuit.paused_until if circuit is not None else None
-            if paused_until is not None and now < paused_until:
-                return Opening(0, paused_until)
-            return trials.opening(max(touched.values()), TRIAL_MS, now)
+            return _rate_opening(facts.rates.get(subject_of(cause)), trials, max(touched.values()), now)
         case CauseKind.PAUSE:
             return _pause_opening(facts, subject_of(cause), touched, now)
         case CauseKind.CODE:
             return Opening(WAVE, now + ROUND_MS) if _knows_type(ctx, subject_of(cause)) else Opening(0, now + RECHECK_MS)
     return Opening(0, now + RECHECK_MS)  # only a newer version of the code knows it
+
+
+def _rate_opening(limit: RateLimit | None, trials: Trials, touched_at: Ms, now: Ms) -> Opening:
+    """Known limits decide by the window how many of the wave may go; without any, attempts must tell."""
+    allowed = effective(limit, now) if limit is not None else Limits()
+    if allowed.blocked_until is not None and now < allowed.blocked_until:
+        return Opening(0, allowed.blocked_until)
+    if allowed.requests is None and allowed.tokens is None:
+        return trials.opening(touched_at, 0 if trials.released_at is None else TRIAL_MS, now)
+    return Opening(WAVE, now + ROUND_MS)
 
 
 def _circuit_opening(circuit: CircuitBreaker | None, touched: Mapping[str, Ms], probed: Mapping[str, Ms], now: Ms) -> Opening:

@@ -8,14 +8,15 @@ one whose wake-up is lost is still in its line and is released again.
 A loop that finds no line gives up its lease and reads the lines once more. One whose causes cannot
 be over for a while sends itself a message for that time and ends. While it goes on it sends a
 delayed message ahead, so one that dies is followed by the next within half a minute. And the sweep
-wakes each shard that has lines and no loop. A message leads to at most one other, so there are never
-many.
+wakes each shard that has lines and no loop. Messages say when they count (`visits.py`), or they
+would multiply while a cause lasts.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping
+from copy import copy
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -26,14 +27,18 @@ from chalicelib.domain.limits.circuit_breaker import CircuitBreaker
 from chalicelib.domain.limits.fair_queue import FairQueue
 from chalicelib.domain.limits.held_job import HeldJob
 from chalicelib.domain.limits.pauses import Pause, PauseBoard
-from chalicelib.domain.queues.causes import BUCKETS, MISSING_KEY, CauseKind, kind_of
+from chalicelib.domain.limits.rate_limit import RateLimit, effective
+from chalicelib.domain.limits.releases import choose_releases, job_cost, standing
+from chalicelib.domain.limits.sliding_window import Limits
+from chalicelib.domain.queues.causes import BUCKETS, MISSING_KEY, CauseKind, kind_of, subject_of
 from chalicelib.domain.queues.lanes import READY
 from chalicelib.domain.queues.wakeup import Grant, WakeUp
 from chalicelib.domain.units import Ms
 from chalicelib.ports import Line, Shard
 from chalicelib.services.scheduling.context import SchedulingContext
 from chalicelib.services.scheduling.heads import Heads
-from chalicelib.services.scheduling.openings import ROUND_MS, Facts, Opening, Trials, opening_of
+from chalicelib.services.scheduling.openings import RECHECK_MS, ROUND_MS, WAVE, Facts, Opening, Trials, opening_of
+from chalicelib.services.scheduling.type_lines import TypeRoom, count_starts, free_of_tenants, read_room, uncount_starts
 from chalicelib.services.scheduling.visits import MAX_DELAY_MS, SELF_SERVED, Call, ShardMessage, wake_shard
 
 LEASE_MS, RENEW_SECONDS = 6_000, 2.0
@@ -46,6 +51,7 @@ KEY_MS = 15_000  # how often it is looked whether there is an OpenAI key
 QUIET_MS = 30_000  # between two looks that found no job in a line, after which its row is deleted
 SLEEP_MS = 20_000  # a loop ends if no cause can be over sooner
 LINGER_MS = 5_000  # and if no job was held for so long
+IN_FLIGHT_MS = 2_000  # how long after its release a job may not have taken its slot yet
 MAX_TENANTS = 32  # of a cause that are looked at in one round
 MAX_READY = 100  # messages in the queue `ready`, with which nothing more is released
 SUSPICIOUS_RELEASES = 3  # after so many releases the record of a job is read: perhaps it is in no line any more
@@ -62,6 +68,7 @@ class _Queue:
     fair: FairQueue = field(default_factory=FairQueue)
     trials: Trials = field(default_factory=Trials)
     probed: dict[str, Ms] = field(default_factory=dict)
+    sent: list[Ms] = field(default_factory=list)  # when jobs were released that have perhaps not taken their slots yet
     empty_since: dict[str, Ms] = field(default_factory=dict)  # tenant: when its line was first found empty, with the row as it is
     next_at: Ms = 0
     saved_at: Ms = 0
@@ -95,6 +102,8 @@ class ShardLoop:
         self._board: PauseBoard | None = None  # None: not read yet
         self._pauses: dict[str, tuple[int, tuple[Pause, ...]]] = {}  # by tenant, with the version of the board
         self._rows_at, self._net_at = 0, 0
+        self._looked_at = 0  # when the last look at everything began
+        self._lease, self._has_ended = asyncio.Lock(), False  # its lease is not renewed when it was given up
         self._sent: list[Ms] = []  # when wake-ups were sent that the depth of the queue does not show yet
 
     async def run(self) -> None:
@@ -125,7 +134,7 @@ class ShardLoop:
                 await ctx.offload(wake_shard, ctx, ShardMessage(self._number, Call.WATCH), now + NET_DELAY_MS)
                 self._net_at = now + NET_MS
             await asyncio.sleep(ROUND_MS / 1000)
-        await ctx.offload(ctx.lines.release_shard, self._shard)
+        await self._give_up_lease()
         await ctx.offload(wake_shard, ctx, ShardMessage(self._number, at=ctx.clock.now()))
 
     def _is_quiet(self, now: Ms) -> bool:
@@ -136,21 +145,34 @@ class ShardLoop:
         return now - max(touched, default=0) >= LINGER_MS and not any(queue.empty_since for queue in self._queues.values())
 
     async def _end(self) -> bool:
-        """Give up the lease, then look once more: whoever held a job meanwhile saw the lease, or is seen now.
+        """Give up the lease, then look once more at the facts and at the lines (protocol rule 30: the
+        lease before the last look). Whoever held a job, or asked for a visit, meanwhile saw that the
+        shard is served.
 
-        Returns: whether the loop may end, because there is no line that it has not looked at.
+        Returns: whether the loop may end, because there is nothing that it has not looked at.
         """
-        ctx, known = self._ctx, set(self._queues)
-        await ctx.offload(ctx.lines.release_shard, self._shard)
+        ctx, known, facts = self._ctx, set(self._queues), copy(self._facts)
+        await self._give_up_lease()
+        self._looked_at = ctx.clock.now()
+        if known:
+            await self._read_facts(self._looked_at, again=True)
         await self._read_lines(ctx.clock.now(), again=True)
-        return self._queues.keys() <= known or not await self._renew()
+        if self._queues.keys() <= known and self._facts == facts:
+            return True
+        self._has_ended = not await self._renew()
+        return self._has_ended
+
+    async def _give_up_lease(self) -> None:
+        async with self._lease:
+            self._has_ended = True
+            await self._ctx.offload(self._ctx.lines.release_shard, self._shard)
 
     async def _sleep_until(self, at: Ms) -> None:
         """Say until when nothing may start, then send the message for that time. If the shard is served
         by another loop meanwhile, that one decides.
         """
         ctx = self._ctx
-        asleep = Shard(number=self._number, owner=self._shard.owner, until=0, asleep_until=at, since=self._rows_at)
+        asleep = Shard(number=self._number, owner=self._shard.owner, until=0, asleep_until=at, since=self._looked_at)
         if await ctx.offload(ctx.lines.acquire_shard, asleep, ctx.clock.now()):
             await ctx.offload(wake_shard, ctx, ShardMessage(self._number, Call.TIMER, at), at)
 
@@ -166,8 +188,9 @@ class ShardLoop:
         while True:
             await asyncio.sleep(RENEW_SECONDS)
             try:
-                if not await self._renew():
-                    self._until = 0  # another loop serves the shard
+                async with self._lease:
+                    if not self._has_ended and not await self._renew():
+                        self._until = 0  # another loop serves the shard
             except Unavailable as exc:
                 self._ctx.log("scheduler_lease_not_renewed", shard=self._number, error=exc)
 
@@ -187,11 +210,13 @@ class ShardLoop:
             self._queues[cause].refresh(lines)
         self._rows_at = now
 
-    async def _read_facts(self, now: Ms) -> None:
-        if now - self._facts_at < FACTS_MS:
+    async def _read_facts(self, now: Ms, *, again: bool = False) -> None:
+        if not again and now - self._facts_at < FACTS_MS:
             return
         ctx = self._ctx
         await self._read_circuits()
+        if any(kind_of(cause) is CauseKind.RATE for cause in self._queues):
+            self._facts.rates = {limit.model: limit for limit in await ctx.offload(ctx.rates.limits)}
         if MISSING_KEY in self._queues and not self._facts.has_key and now - self._key_at >= KEY_MS:
             self._facts.has_key, self._key_at = await ctx.provider.is_configured(), now
             if not self._facts.has_key:
@@ -248,17 +273,60 @@ class ShardLoop:
     async def _visit(self, queue: _Queue) -> None:
         """Release the jobs of a cause that may start now, and delete the rows of lines that are empty."""
         ctx, now = self._ctx, self._ctx.clock.now()
+        if kind_of(queue.cause) is CauseKind.TYPE:
+            await self._visit_type(queue, now)
+            return
         opening = opening_of(ctx, self._facts, queue.cause, queue.trials, queue.touched(), queue.probed, now)
         queue.next_at = opening.next_at
         await self._read_heads(queue, opening, now)
         if opening.jobs and self._may_release(now):
             room = await self._room(now)
-            released = await self._release(queue, opening, min(opening.jobs, room), now)
+            released = await self._release_some(queue, opening, min(opening.jobs, room), now)
             if released:
                 queue.trials.released_at = now
         await self._remove_empty(queue, now)
         if queue.lines and now - queue.saved_at >= POSITION_MS:
             await self._save_positions(queue, now)
+
+    async def _visit_type(self, queue: _Queue, now: Ms) -> None:
+        """Release as many jobs of a type as its limits allow, and count their starts."""
+        ctx, name = self._ctx, subject_of(queue.cause)
+        room = await ctx.offload(read_room, ctx, name, now)
+        queue.sent = [at for at in queue.sent if now - at < IN_FLIGHT_MS]
+        free = 0 if room is None else WAVE if room.free is None else room.free - len(queue.sent)
+        queue.next_at = now + (ROUND_MS if room is not None else RECHECK_MS)
+        await self._read_heads(queue, Opening(max(0, free), queue.next_at), now)
+        if room is not None and free > 0 and self._may_release(now):
+            most_of = await ctx.offload(free_of_tenants, ctx, list(queue.lines))
+            heads = {tenant: queue.heads[tenant].jobs for tenant in queue.lines}
+            most = min(free, WAVE, await self._room(now))
+            chosen = choose_releases(queue.fair, heads, room.frames, room.limits, now, most, most_of)
+            jobs = await self._count_starts(queue, room, chosen.jobs, now)
+            counted = {job.job_id: Grant(queue.cause, now) for job in jobs} if room.limits.requests is not None else None
+            await self._send([job for job in jobs if await self._may_send(queue, job, now)], counted)
+            queue.sent += [now] * len(jobs)
+            if chosen.next_at is not None:
+                queue.next_at = max(queue.next_at, chosen.next_at)
+        await self._remove_empty(queue, now)
+        if queue.lines and now - queue.saved_at >= POSITION_MS:
+            await self._save_positions(queue, now)
+
+    async def _count_starts(self, queue: _Queue, room: TypeRoom, jobs: list[HeldJob], now: Ms) -> list[HeldJob]:
+        """Count the starts of jobs, and return those that still fit: others have started meanwhile."""
+        ctx, name = self._ctx, subject_of(queue.cause)
+        if room.limits.requests is None or not jobs:
+            return jobs
+        frames = await ctx.offload(count_starts, ctx, name, len(jobs), now)
+        fitting = standing(jobs, frames, room.limits, now)
+        if fitting < len(jobs):
+            await ctx.offload(uncount_starts, ctx, name, len(jobs) - fitting, now)
+        for job in jobs[fitting:]:
+            queue.fair.refund(job.tenant, job_cost(job, room.limits), job.lane)
+        return jobs[:fitting]
+
+    async def _may_send(self, queue: _Queue, job: HeldJob, now: Ms) -> bool:
+        """Note that a job is released, and look at its record if it was released again and again."""
+        return queue.heads[job.tenant].release(job, now) < SUSPICIOUS_RELEASES or await self._is_in_line(job)
 
     async def _read_heads(self, queue: _Queue, opening: Opening, now: Ms) -> None:
         """Read the heads of the tenants that come next; of all if the line may be empty."""
@@ -279,6 +347,40 @@ class ShardLoop:
         depth: int = await ctx.offload(ctx.queues.depth, READY.name)
         return max(0, MAX_READY - depth - len(self._sent))
 
+    async def _release_some(self, queue: _Queue, opening: Opening, limit: int, now: Ms) -> int:
+        """Release up to so many jobs of a cause. Returns how many."""
+        rate = self._facts.rates.get(subject_of(queue.cause)) if kind_of(queue.cause) is CauseKind.RATE else None
+        allowed = effective(rate, now) if rate is not None else Limits()
+        if rate is None or (allowed.requests is None and allowed.tokens is None):
+            return await self._release(queue, opening, limit, now)
+        return await self._release_within(queue, rate, limit, now)
+
+    async def _release_within(self, queue: _Queue, rate: RateLimit, limit: int, now: Ms) -> int:
+        """Release the next jobs that fit into the rate limits of their model, each with a grant.
+
+        They are chosen by the frames as they are, then taken all at once; those that do not fit any
+        more, because others have asked meanwhile, are given back and stay.
+        """
+        ctx, allowed = self._ctx, effective(rate, now)
+        frames = await ctx.offload(ctx.rates.frames, rate.account, rate.model, now)
+        heads = {tenant: queue.heads[tenant].jobs for tenant in queue.lines}
+        chosen = choose_releases(queue.fair, heads, frames, allowed, now, limit)
+        queue.next_at = chosen.next_at if chosen.next_at is not None else now + ROUND_MS
+        kept = chosen.jobs
+        if chosen.jobs:
+            tokens = sum(job.tokens for job in chosen.jobs)
+            frames = await ctx.offload(ctx.rates.take, rate.account, rate.model, tokens, len(chosen.jobs), now)
+            kept = chosen.jobs[: standing(chosen.jobs, frames, allowed, now)]
+            left = chosen.jobs[len(kept) :]
+            if left:
+                await ctx.offload(ctx.rates.give_back, rate.account, rate.model, sum(job.tokens for job in left), len(left), now)
+                for job in left:
+                    queue.fair.refund(job.tenant, job_cost(job, allowed), job.lane)
+        grants = {job.job_id: Grant(queue.cause, now, job.tokens) for job in kept}
+        released = [job for job in (*kept, *chosen.too_large) if await self._may_send(queue, job, now)]
+        await self._send(released, grants)
+        return len(released)
+
     async def _release(self, queue: _Queue, opening: Opening, limit: int, now: Ms) -> int:
         """Send the wake-ups of the next jobs, in a fair order. Returns how many."""
         left = {tenant: opening.by_tenant.get(tenant, limit) for tenant in queue.lines}
@@ -289,8 +391,8 @@ class ShardLoop:
             if job is None:
                 break
             left[job.tenant] -= 1
-            queue.fair.charge(job.tenant, 1.0)
-            if queue.heads[job.tenant].release(job, now) >= SUSPICIOUS_RELEASES and not await self._is_in_line(job):
+            queue.fair.charge(job.tenant, 1.0, job.lane)
+            if not await self._may_send(queue, job, now):
                 continue
             queue.probed[job.tenant] = now
             released.append(job)

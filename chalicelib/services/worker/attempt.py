@@ -11,7 +11,6 @@ from chalicelib.domain.execution.progress import ProgressTracker
 from chalicelib.domain.execution.response_cache import CachedResponse, CacheLookup
 from chalicelib.domain.execution.result import Result
 from chalicelib.domain.execution.transcript import Chunk
-from chalicelib.domain.failures import OutputInvalid
 from chalicelib.domain.jobs.job import Job
 from chalicelib.domain.jobs.job_type import JobType
 from chalicelib.domain.jobs.spec import JobSpec, requested_tier
@@ -34,7 +33,7 @@ class Attempt:
     Args:
         job: the job record as claimed.
         owner: nonce of this claim (protocol rule 3: the owner is a nonce).
-        admission: what the gates granted: the model, a circuit breaker's probe, a type limiter's permit.
+        admission: what the gates granted: the model, a circuit breaker's probe, the slots that the claim took.
         chunks: the stored transcript, of a durable attempt that another worker began.
     """
 
@@ -86,11 +85,11 @@ class Attempt:
 
     @property
     def wrong_before(self) -> str | None:
-        """What was wrong with the answer of the previous attempt of this run; None if nothing was."""
-        error = self.job.error
-        if error is None or error.code != OutputInvalid.code or error.attempt != self.number - 1:
-            return None
-        return error.message
+        """What was wrong with the last invalid answer of this run; None: there was none.
+
+        Attempts in between that failed in another way, such as by a rate limit, do not matter.
+        """
+        return self.job.invalid_answer
 
     @property
     def is_cached(self) -> bool:

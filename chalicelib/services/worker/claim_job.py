@@ -16,8 +16,11 @@ from chalicelib.domain.metrics.estimate import estimate_tokens
 from chalicelib.domain.queues.wakeup import WakeUp
 from chalicelib.services.prompts.render import fill_parent_results, fill_parent_results_if_available
 from chalicelib.services.retrying import offload_with_retry
+from chalicelib.services.scheduling.slot_lines import release_after
 from chalicelib.services.update_job import update_job
-from chalicelib.services.worker.admission.type_limit_gate import release_permit
+from chalicelib.services.worker.admission.gates import pass_on
+from chalicelib.services.worker.admission.rate_gate import give_back
+from chalicelib.services.worker.admission.type_gate import uncount_start
 from chalicelib.services.worker.attempt import Attempt
 from chalicelib.services.worker.context import WorkerContext
 from chalicelib.services.worker.evaluate_attempt import job_error
@@ -38,19 +41,27 @@ async def claim_job(ctx: WorkerContext, wake_up: WakeUp, job: Job, owner: str, a
         or it has ended, or the claim ended it because it cannot be attempted.
 
     Raises:
+        SlotsFull: others took the slots since the gate looked. Nothing was written.
         Unavailable: it is unknown whether the claim was written. The message must not be
             acknowledged; the sweeper recovers the job if the claim was written.
     """
     clock, generation = ctx.clock, wake_up.generation
 
     def change(seen: Job) -> Job | None:
-        return transitions.claim(seen, generation, owner, clock.now(), alone=alone, model=admission.model)
+        slots = tuple(admission.slots)
+        return transitions.claim(seen, generation, owner, clock.now(), alone=alone, model=admission.model, slots=slots)
 
-    claimed = await offload_with_retry(ctx, update_job, ctx.jobs, job, change)
+    claimed = await offload_with_retry(ctx, update_job, ctx.jobs, job, change, admission.slots)
+    ctx.local_state.sent_for_slots.remove(job.id)
     if claimed is None or not transitions.owns(claimed, generation, owner):
-        await _release_unused_permit(ctx, job, admission)
+        await uncount_start(ctx, job, admission.counted_at)
+        await give_back(ctx, admission.rate)
+        if claimed is not None and claimed.status.is_terminal:
+            await pass_on(ctx, job)
         return None
     try:
+        if admission.refusal is not None:
+            raise RequestRefused(admission.refusal)
         kind, spec = ctx.job_type(claimed.type), await offload_with_retry(ctx, ctx.job_specs.get, claimed.id)
         if kind.is_task != claimed.is_task:
             raise RequestRefused(f"The job type {kind.name} has changed since this job was submitted.")
@@ -62,25 +73,12 @@ async def claim_job(ctx: WorkerContext, wake_up: WakeUp, job: Job, owner: str, a
     except (JobTypeNotFound, AttemptFailed) as exc:
         failure = exc if isinstance(exc, AttemptFailed) else RequestRefused(exc.message)
         await _fail_claimed_job(ctx, claimed, job_error(failure, claimed))
-        await release_permit(ctx, claimed.type, admission.permit, ran=False)
+        await give_back(ctx, admission.rate)
         return None
     if claimed.attempt_model is not None:
         spec = replace(spec, config=replace(spec.config, model=claimed.attempt_model))
     chunks = await offload_with_retry(ctx, ctx.chunks.read, claimed.id, claimed.attempt) if claimed.is_resumable else ()
     return Attempt(claimed, spec, kind, owner, clock.now(), admission, chunks)
-
-
-async def _release_unused_permit(ctx: WorkerContext, job: Job, admission: RunNow) -> None:
-    """Release the permit of a wake-up that started no attempt.
-
-    The permit is kept if another worker has claimed the job with the same wake-up, because both
-    share it.
-    """
-    if admission.permit is None:
-        return
-    current = await ctx.offload(ctx.jobs.get, job.id)
-    if current is None or current.status is not Status.PROCESSING or current.generation != job.generation:
-        await release_permit(ctx, job.type, admission.permit, ran=False)
 
 
 async def _fail_claimed_job(ctx: WorkerContext, claimed: Job, error: JobError) -> None:
@@ -118,6 +116,7 @@ async def _fail_claimed_job(ctx: WorkerContext, claimed: Job, error: JobError) -
         ctx, update_job, ctx.jobs, claimed, lambda seen: transitions.finish(seen, generation, owner, outcome, ctx.clock.now())
     )
     if ended is not None:
+        await ctx.offload(release_after, ctx, ctx.local_state.sent_for_slots, claimed, ended)
         log_job_failed(ctx.log, ended)
         if claimed.response_id is not None:
             await delete_response(ctx.provider, ctx.log, claimed.response_id)

@@ -11,24 +11,31 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 
-from chalicelib.domain.errors import HeadraceError, InvalidMessage, StaleVersion, Unavailable
+from chalicelib.domain.errors import HeadraceError, InvalidMessage, SlotsFull, StaleVersion, Unavailable
 from chalicelib.domain.execution.deadline import Deadline
-from chalicelib.domain.jobs.backlog import watermark
+from chalicelib.domain.jobs.backlog import watermarks
 from chalicelib.domain.jobs.job import Job
 from chalicelib.domain.jobs.queue_routing import may_run, queue_of
 from chalicelib.domain.jobs.transitions import is_claimable
-from chalicelib.domain.limits.admission import RunNow
+from chalicelib.domain.limits.admission import RunNow, WaitUntil
+from chalicelib.domain.queues.lanes import HOME_QUEUES
 from chalicelib.domain.queues.wakeup import WakeUp
+from chalicelib.domain.units import Ms
 from chalicelib.ports import Lease, QueueMessage
 from chalicelib.services.load_jobs import LoadedJobs, load_readable_jobs
 from chalicelib.services.worker.admission.circuit_gate import load_circuit_breakers
 from chalicelib.services.worker.admission.gates import admit_job, hold_job
+from chalicelib.services.worker.admission.rate_gate import give_back, load_rate_limits
+from chalicelib.services.worker.admission.slot_gate import slot_gate, wait_for_slot
+from chalicelib.services.worker.admission.type_gate import uncount_start
+from chalicelib.services.worker.attempt import Attempt
 from chalicelib.services.worker.claim_job import claim_job
 from chalicelib.services.worker.context import WorkerContext
 from chalicelib.services.worker.run_attempt import AttemptRunner
 
 LEASE_MS, HEARTBEAT_SECONDS, HEARTBEAT_RETRY_SECONDS = 25_000, 8.0, 1.0
 CONTROL_POLL_SECONDS = 1.0  # how often the controls of the running jobs are read
+SLOT_TRIES = 3  # claims that lose the last slot to others, each after another look
 MAX_DELETE_BATCH = 10  # SQS's limit
 
 
@@ -95,7 +102,6 @@ class _Invocation:
         self._pending = 0  # admitted messages whose jobs have not ended
         self._done: list[str] = []  # receipts of the messages to acknowledge
         self._job_started = asyncio.Event()
-        self._limiter_lock = asyncio.Lock()
         self.unfinished: list[str] = []  # ids of the messages that were not processed; SQS delivers them again
         self.unreadable: list[str] = []  # the same, because another version of the code wrote the record
 
@@ -146,11 +152,11 @@ class _Invocation:
             ctx.log("wake_up_not_passed_on", job_id=job.id, tenant=job.tenant, queue=self._queue, error=exc)
 
     async def _read_jobs(self, ids: list[str]) -> LoadedJobs:
-        ctx, circuits = self._ctx, asyncio.create_task(load_circuit_breakers(self._ctx))
+        ctx, views = self._ctx, asyncio.gather(load_circuit_breakers(self._ctx), load_rate_limits(self._ctx))
         try:
             return await ctx.offload(partial(load_readable_jobs, ctx.jobs, ctx.log, ids, consistent=True))
         finally:
-            await circuits
+            await views
 
     async def isolate_crashed(self, candidates: list[Candidate]) -> list[Candidate]:
         """Keep one job that has crashed before, or all that have not; resend the other wake-ups.
@@ -190,7 +196,7 @@ class _Invocation:
     async def _admit_one(self, candidate: Candidate) -> AdmittedJob | None:
         ctx, job = self._ctx, candidate.job
         try:
-            admission = await admit_job(ctx, job, self._limiter_lock)
+            admission = await admit_job(ctx, job, candidate.wake_up.grant)
             if isinstance(admission, RunNow):
                 return AdmittedJob(candidate, admission)
             await hold_job(ctx, candidate.wake_up, job, admission)
@@ -209,6 +215,7 @@ class _Invocation:
         """
         ctx, now = self._ctx, self._ctx.clock.now()
         self._pending = len(admitted)
+        marks = self._watermarks(admitted)
         lease = Lease(
             id=ctx.new_id(),
             lane=self._queue,
@@ -216,7 +223,8 @@ class _Invocation:
             expires_at=now + LEASE_MS,
             jobs=tuple(entry.candidate.job.id for entry in admitted),
             environment=environment,
-            watermark=watermark(entry.candidate.job for entry in admitted),
+            watermark=min(marks.values(), default=0),
+            watermarks=marks,
         )
         await ctx.offload(ctx.leases.open, lease)
         alone = len(set(lease.jobs)) == 1  # duplicate wake-ups are one job
@@ -231,13 +239,19 @@ class _Invocation:
             if not self.unfinished:
                 await self._guarded("lease_not_closed", lambda: ctx.offload(ctx.leases.close, lease))
 
+    def _watermarks(self, admitted: list[AdmittedJob]) -> dict[str, Ms]:
+        """Say how far the queue was read: by wake-ups that came in its order, not by those that a scheduler released."""
+        if self._queue not in HOME_QUEUES:
+            return {}
+        return watermarks(one.candidate.job for one in admitted if one.candidate.wake_up.grant is None)
+
     async def _run_job(self, admitted: AdmittedJob, lease: Lease, *, alone: bool) -> None:
         """Claim and run one job. An error is logged and does not affect the other jobs."""
         ctx, candidate, job, runner = self._ctx, admitted.candidate, admitted.candidate.job, None
         try:
             if self._is_too_late_to_start:
                 await self._resend(candidate)
-            elif attempt := await claim_job(ctx, candidate.wake_up, job, f"{lease.id}#{ctx.new_id()}", admitted.admission, alone=alone):
+            elif attempt := await self._claim(admitted, lease, alone=alone):
                 runner = self._running[job.id] = AttemptRunner(ctx, attempt, self._deadline)
                 self._job_started.set()
                 await runner.run()
@@ -252,6 +266,24 @@ class _Invocation:
             if runner is not None and self._running.get(job.id) is runner:
                 del self._running[job.id]
             self._pending -= 1
+
+    async def _claim(self, admitted: AdmittedJob, lease: Lease, *, alone: bool) -> Attempt | None:
+        """Claim one job. If others took its slots since the gate looked, look again; if none is left, hold it."""
+        ctx, candidate, admission = self._ctx, admitted.candidate, admitted.admission
+        for _ in range(SLOT_TRIES):
+            owner = f"{lease.id}#{ctx.new_id()}"
+            try:
+                return await claim_job(ctx, candidate.wake_up, candidate.job, owner, admission, alone=alone)
+            except SlotsFull as full:
+                slots, scope = await slot_gate(ctx, ctx.job_type(candidate.job.type), candidate.job), full.scope
+            if isinstance(slots, WaitUntil):
+                break
+            admission = replace(admission, slots=slots)
+        wait = slots if isinstance(slots, WaitUntil) else wait_for_slot(candidate.job, scope)
+        await uncount_start(ctx, candidate.job, admission.counted_at)
+        await give_back(ctx, admission.rate)
+        await hold_job(ctx, candidate.wake_up, candidate.job, wait)
+        return None
 
     async def _heartbeat(self, lease: Lease, tasks: list[asyncio.Task[None]]) -> None:
         """Renew the lease. If it was fenced, cancel all jobs: the sweeper recovers them."""

@@ -16,6 +16,7 @@ from chalicelib.domain.failures import (
     AttemptTimedOut,
     OutputInvalid,
     ProviderConnectionLost,
+    ProviderRateLimited,
     WorkerMisconfigured,
     WorkerShutdown,
 )
@@ -26,13 +27,14 @@ from chalicelib.domain.streaming import frames
 from chalicelib.domain.streaming.pacing import log_pace
 from chalicelib.ports import ResponseEnded
 from chalicelib.services.retrying import gather_or_cancel, offload_with_retry
+from chalicelib.services.scheduling.slot_lines import release_after
 from chalicelib.services.update_job import update_job
 from chalicelib.services.wake_up import send_wake_up
 from chalicelib.services.worker.admission.api_key_gate import hold_if_not_configured
 from chalicelib.services.worker.admission.circuit_gate import close_on_first_token, record_outcome
 from chalicelib.services.worker.admission.gates import announce_hold, join_line
+from chalicelib.services.worker.admission.rate_gate import give_back, learn_from_refusal
 from chalicelib.services.worker.admission.refused_fallback import refused_fallback, skip_refused_fallback
-from chalicelib.services.worker.admission.type_limit_gate import release_permit, renew_permit
 from chalicelib.services.worker.attempt import Attempt
 from chalicelib.services.worker.background import background
 from chalicelib.services.worker.context import WorkerContext
@@ -74,8 +76,7 @@ class AttemptRunner:
             async with background(
                 write_transcript(ctx, attempt, log_pace(attempt.spec.config.streaming_mode)),
                 close_on_first_token(ctx, attempt),
-                renew_permit(ctx, attempt),
-            ) as (writer, probe, _):
+            ) as (writer, probe):
                 ended, failure = await self._read_response()
                 if isinstance(failure, WorkerShutdown) and attempt.job.is_resumable:
                     await self._hand_over(writer)
@@ -86,7 +87,6 @@ class AttemptRunner:
         finally:
             try:
                 await asyncio.gather(preparation, return_exceptions=True)
-                await release_permit(ctx, attempt.kind.name, attempt.admission.permit)
             finally:  # the heartbeat may cancel this task during the lines above, when the lease was fenced
                 await self.broadcaster.close()
 
@@ -119,6 +119,10 @@ class AttemptRunner:
         await gather_or_cancel(self._store(evaluation, writer), outcome)
         failure = evaluation.failure
         hold = hold_if_not_configured(ctx, attempt, failure) or skip_refused_fallback(ctx, attempt, failure) or outcome.result()
+        if isinstance(failure, ProviderRateLimited) and attempt.output.first_token_at is None:
+            hold = await learn_from_refusal(ctx, attempt, failure)
+        if attempt.is_free:
+            await give_back(ctx, attempt.admission.rate)
         await self._end(evaluation, hold)
 
     async def _read_response(self) -> tuple[ResponseEnded | None, AttemptFailed | None]:
@@ -223,8 +227,9 @@ class AttemptRunner:
         (protocol rule 9: no frame before the write).
         """
         ctx, attempt = self._ctx, self.attempt
-        joined = await join_line(ctx, attempt.job, hold)
-        job = await offload_with_retry(ctx, update_job, ctx.jobs, attempt.job, self._end_transition(evaluation, hold))
+        before = attempt.job
+        joined = await join_line(ctx, before, hold)
+        job = await offload_with_retry(ctx, update_job, ctx.jobs, before, self._end_transition(evaluation, hold))
         if job is None:
             ctx.log("attempt_fenced", job_id=attempt.job.id, attempt=attempt.number)
             return
@@ -237,6 +242,7 @@ class AttemptRunner:
                 await ctx.offload(send_wake_up, ctx.queues, job, ctx.clock.now())
             elif job.status is Status.HELD:
                 await announce_hold(ctx, job, joined)
+            await ctx.offload(release_after, ctx, ctx.local_state.sent_for_slots, before, job)
             await self.broadcaster.sync_writers()
         except Unavailable as exc:  # the record is written: the sweeper wakes the job, and the change stream notifies subscribers
             ctx.log("job_end_not_broadcast", job_id=job.id, attempt=attempt.number, error=exc)

@@ -34,6 +34,7 @@ from chalicelib.services.prompts.model_request import corrected, model_request
 from chalicelib.services.retrying import CANCEL_RETRY_DELAYS, offload_with_retry
 from chalicelib.services.update_job import update_job
 from chalicelib.services.worker.admission.api_key_gate import answer_with_fallback
+from chalicelib.services.worker.admission.rate_gate import learn_from_answer
 from chalicelib.services.worker.attempt import Attempt
 from chalicelib.services.worker.context import WorkerContext
 from chalicelib.services.worker.response_cache import serve_from_cache
@@ -160,6 +161,7 @@ async def _record_started(ctx: WorkerContext, attempt: Attempt, event: ResponseS
         Unavailable: it is unknown whether the id was stored.
     """
     attempt.response_started = True
+    await learn_from_answer(ctx, attempt.spec.config.model, event.rate)
     if not attempt.spec.config.durable or attempt.response_id is not None or not event.response_id:
         return
     attempt.response_id = event.response_id

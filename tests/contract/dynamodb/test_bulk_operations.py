@@ -127,3 +127,32 @@ def test_index_rows_without_an_unfinished_bulk_operation_are_removed(dynamo_stor
     assert ended.id not in rows()
     bulks.load_unfinished(keys, NOW + ORPHAN_GRACE_MS + 1)
     assert never_created.id not in rows()
+
+
+def test_operations_have_their_turns_in_the_order_of_their_creation(stores: Any) -> None:
+    """Those of their tenant that have asked for one, and have not given it up."""
+    tenant = f"tenant_{ULID()}"
+    made = [bulk_operation(tenant=tenant) for _ in range(5)]
+    for one in reversed(made):
+        stores.bulk_operations.create(one)
+        stores.bulk_operations.request_turn(key_of(one))
+    stores.bulk_operations.request_turn(key_of(made[1]))
+    stores.bulk_operations.request_turn(key_of(bulk_operation(tenant="other")))
+    stores.bulk_operations.give_up_turn(key_of(made[0]))
+    stores.bulk_operations.give_up_turn(key_of(made[0]))
+    in_order = sorted((key_of(one) for one in made[1:]), key=lambda key: key.id)
+
+    assert stores.bulk_operations.turns(tenant, 2) == in_order[:2]
+    assert stores.bulk_operations.turns(tenant, None) == in_order
+    assert stores.bulk_operations.turns(f"{tenant}_none", 2) == []
+
+
+def test_an_operation_that_ends_gives_up_its_turn(stores: Any) -> None:
+    made = bulk_operation(tenant=f"tenant_{ULID()}")
+    stores.bulk_operations.create(made)
+    stores.bulk_operations.request_turn(key_of(made))
+
+    stores.bulk_operations.replace(made, replace(made, version=2))
+    assert stores.bulk_operations.turns(made.tenant, 2) == [key_of(made)]
+    stores.bulk_operations.replace(replace(made, version=2), replace(made, version=3, finished_at=NOW))
+    assert stores.bulk_operations.turns(made.tenant, 2) == []

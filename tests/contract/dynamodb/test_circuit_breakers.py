@@ -16,7 +16,6 @@ from chalicelib.domain.limits.circuit_breaker import (
     record_failure,
     start_probe,
 )
-from chalicelib.domain.limits.model_pause import pause_model
 from tests.contract.conftest import LoseResponse
 from tests.kit.records import NOW, new_id
 
@@ -54,14 +53,6 @@ def test_circuits_of_single_tenants_round_trip(stores: Any) -> None:
     stores.circuit_breakers.replace(CircuitBreaker(model=circuit.model), circuit)
 
     assert stores.circuit_breakers.get(circuit.model) == circuit
-
-
-def test_the_pause_of_a_model_round_trips(stores: Any) -> None:
-    paused = pause_model(CircuitBreaker(model=new_id()), 3_600, NOW - 5, origin_of("mark", "acme", "job"), 0.5, NOW)
-    stores.circuit_breakers.replace(CircuitBreaker(model=paused.model), paused)
-
-    assert stores.circuit_breakers.get(paused.model) == paused
-    assert paused in stores.circuit_breakers.all()
 
 
 def test_all_returns_every_circuit_breaker(stores: Any) -> None:

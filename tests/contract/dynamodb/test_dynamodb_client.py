@@ -61,9 +61,10 @@ def test_models_match_the_deployed_tables_and_indexes(dynamo_stores: DynamoStore
 
 def test_job_record_stays_within_its_size_budget(dynamo_stores: DynamoStores) -> None:
     """At most 900 bytes with an error, so that a state change costs one unit; else at most 500."""
-    processing, failed = full_job(status=Status.PROCESSING, error=None, due_at=NOW, finished_at=None, ttl=None), full_job()
+    no_error = {"error": None, "invalid_answer": None}
+    processing, failed = full_job(status=Status.PROCESSING, due_at=NOW, finished_at=None, ttl=None, **no_error), full_job()
     sizes = []
-    for each in (job(), processing, full_job(error=None, status=Status.COMPLETED), failed):
+    for each in (job(), processing, full_job(status=Status.COMPLETED, **no_error), failed):
         dynamo_stores.jobs.create(each)
         sizes.append(item_size(stored(dynamo_stores, "jobs", id=each.id)))
 
@@ -263,7 +264,7 @@ def test_conflicting_transaction_is_retried(dynamo_stores: DynamoStores) -> None
     reasons = [{"Code": "TransactionConflict"}]
 
     with failing_requests("TransactWriteItems", "TransactionCanceledException", 400, 2, CancellationReasons=reasons):
-        dynamodb.transact_put([(item, type(item).id.does_not_exist())], pauses.append)
+        dynamodb.transact([(item, type(item).id.does_not_exist())], pause=pauses.append)
 
     assert dynamo_stores.jobs.get(given.id) == given
     assert len(pauses) == 2
@@ -279,7 +280,7 @@ def test_retries_of_a_conflicting_transaction_are_limited(dynamo_stores: DynamoS
         failing_requests("TransactWriteItems", "TransactionCanceledException", 400, CancellationReasons=reasons) as given,
         pytest.raises(Throttled),
     ):
-        dynamodb.transact_put([(item, None)], pauses.append)
+        dynamodb.transact([(item, None)], pause=pauses.append)
 
     assert len(given) == dynamodb.CONFLICT_TRIES
     assert sum(pauses) < 1
@@ -293,7 +294,7 @@ def test_throttled_transaction_is_retried_less_often_than_a_conflicting_one(dyna
         failing_requests("TransactWriteItems", "TransactionCanceledException", 400, CancellationReasons=reasons) as given,
         pytest.raises(Throttled) as raised,
     ):
-        dynamodb.transact_put([(item, None)], lambda _: None)
+        dynamodb.transact([(item, None)], pause=lambda _: None)
 
     assert len(given) == aws.ATTEMPTS < dynamodb.CONFLICT_TRIES
     assert not aws.is_conflict(raised.value.__cause__)

@@ -199,7 +199,7 @@ def test_largest_connection_and_ticket_round_trip(stores: Any) -> None:
 
 
 def test_leases_of_five_hundred_workers_are_read(stores: Any) -> None:
-    """Each worker has ten jobs."""
+    """Each worker has ten jobs, of ten tenants."""
     leases = [
         Lease(
             id=new_id(),
@@ -207,6 +207,7 @@ def test_leases_of_five_hundred_workers_are_read(stores: Any) -> None:
             expires_at=NOW,
             started_at=NOW,
             watermark=NOW,
+            watermarks={f"{number:064d}": NOW for number in range(10)},
             jobs=tuple(new_id() for _ in range(10)),
             environment="2026/01/01/[$LATEST]" + "e" * 2_000,
         )

@@ -12,7 +12,16 @@ from chalicelib.ports import Lease
 from tests.contract.conftest import LoseResponse
 from tests.kit.records import NOW, new_id
 
-LEASE = Lease(id="", lane="normal", expires_at=NOW + 25_000, started_at=NOW, jobs=("job_b", "job_a"), environment="env", watermark=NOW - 7)
+LEASE = Lease(
+    id="",
+    lane="normal",
+    expires_at=NOW + 25_000,
+    started_at=NOW,
+    jobs=("job_b", "job_a"),
+    environment="env",
+    watermark=NOW - 7,
+    watermarks={"acme": NOW - 7, "other": NOW},
+)
 
 
 def opened(stores: Any) -> Lease:

@@ -104,7 +104,7 @@ class Loopback:
         header = (await reader.readuntil(b"\r\n\r\n")).decode()
         headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in header.split("\r\n")[1:-2])}
         self.headers.append(headers)
-        self.requests.append(json.loads(await reader.readexactly(int(headers["content-length"]))))
+        self.requests.append(json.loads(await reader.readexactly(int(headers.get("content-length", 0))) or b"{}"))
         answer = self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
         given = {"content-type": "text/event-stream", "x-request-id": "req_1", **answer.headers, "transfer-encoding": "chunked"}
         lines = [f"HTTP/1.1 {answer.status} X", *(f"{name}: {value}" for name, value in given.items())]

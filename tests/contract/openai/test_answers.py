@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chalicelib.adapters.openai.events import ResponseReader, fetched, whole
-from chalicelib.domain.failures import AttemptFailed, ReattachRefused, RequestRefused, StreamCut, StreamMalformed
+from chalicelib.domain.failures import AddressInvalid, AttemptFailed, ReattachRefused, RequestRefused, StreamCut, StreamMalformed
 from chalicelib.domain.jobs.job import Usage
 from chalicelib.ports import ProviderEvent, ResponseEnded, ResponseStarted, TextDelta
-from tests.contract.openai.loopback import CREATED, Pause, completed, event
-from tests.contract.openai.test_provider import events_of, text_of
+from tests.contract.openai.loopback import CREATED, Answer, Pause, completed, event
+from tests.contract.openai.test_provider import error_of, events_of, text_of
 from tests.contract.openai.test_quirky_openai import asked
 from tests.kit.quirky_openai import PERSON, QuirkyOpenAI
 
@@ -133,6 +133,43 @@ def test_text_that_is_sent_only_whole_is_read_in_every_form(content: Any) -> Non
     assert text_of(events_of(CREATED, completed(output=[message]))) == SECOND
 
 
+@pytest.mark.parametrize(
+    "whole_part",
+    [
+        event("response.output_text.done", output_index=0, item_id="msg_0", content_index=0, text=SECOND),
+        event("response.content_part.done", output_index=0, item_id="msg_0", part={"type": "output_text", "text": SECOND}),
+    ],
+)
+@pytest.mark.parametrize("before", [[], [delta(SECOND, 0)]])
+def test_a_part_that_is_sent_only_whole_is_read_and_otherwise_not_repeated(whole_part: bytes, before: list[bytes]) -> None:
+    assert text_of(events_of(CREATED, added(0), *before, whole_part, whole_part, done(0, SECOND), completed())) == SECOND
+
+
+def test_commentary_that_is_sent_only_whole_is_left_out() -> None:
+    said = event("response.output_text.done", output_index=0, item_id="msg_0", text=FIRST)
+
+    assert text_of(events_of(CREATED, added(0, phase="commentary"), said, added(1), delta(SECOND, 1), completed())) == SECOND
+
+
+def test_a_refusal_that_is_sent_only_whole_is_marked() -> None:
+    seen = events_of(CREATED, event("response.refusal.done", output_index=0, item_id="msg_0", refusal="No."), completed())
+
+    assert [(one.text, one.refusal) for one in seen if isinstance(one, TextDelta)] == [("No.", True)]
+
+
+def test_a_delta_of_nothing_is_no_text() -> None:
+    nothing = event("response.output_text.delta", delta=None, item_id="msg_0", output_index=0)
+
+    assert text_of(events_of(CREATED, nothing, delta(SECOND, 0), completed())) == SECOND
+
+
+def test_the_stream_of_another_api_is_known_at_its_first_event() -> None:
+    """So it is not asked, and paid for, three times."""
+    chunk = b'data: {"object": "chat.completion.chunk", "choices": [{"index": 0, "delta": {"content": "Hi"}}]}\n\n'
+
+    assert "Chat Completions" in error_of(Answer([chunk, b"data: [DONE]\n\n"]), AddressInvalid).message
+
+
 def test_text_beyond_the_deltas_is_taken_from_the_final_event() -> None:
     output = [item(0, FIRST), item(1, SECOND)]
 
@@ -208,6 +245,13 @@ DETAILS = {"cached_tokens": 4, "reasoning_tokens": 2}
             {"input_tokens": 3, "output_tokens": 1, "input_tokens_details": DETAILS, "output_tokens_details": DETAILS},
             Usage(input=3, cached=3, output=1, reasoning=1),
         ),
+        (
+            {"prompt_tokens": 20, "completion_tokens": 10, "prompt_cache_hit_tokens": 4},
+            Usage(input=20, cached=4, output=10),
+        ),
+        ({"prompt_tokens": 20, "completion_tokens": 10, "cached_tokens": 4}, Usage(input=20, cached=4, output=10)),
+        ({"input_tokens": 20, "output_tokens": 0, "total_tokens": 20}, None),
+        ({"input_tokens": 20, "total_tokens": 20}, None),
         ({"input_tokens": 0, "prompt_tokens": 20, "output_tokens": 0, "completion_tokens": 10}, None),
         ({}, None),
         (None, None),
@@ -231,7 +275,21 @@ def test_usage_of_chat_completions_and_none_at_all(quirky_openai: QuirkyOpenAI, 
     assert ended(asked(quirky_openai, f"[[{quirk}]] hi")).usage == usage
 
 
+def test_no_output_is_a_count_where_there_is_no_text() -> None:
+    counted = {"input_tokens": 20, "output_tokens": 0}
+
+    assert ended(events_of(CREATED, completed(usage=counted))).usage == Usage(input=20)
+    assert ended(read_whole({"status": "completed", "output": [item(0, SECOND)], "usage": counted})).usage is None
+
+
+def test_usage_beside_the_response_counts() -> None:
+    last = event("response.completed", response={"status": "completed", "output": []}, usage={"input_tokens": 20, "output_tokens": 10})
+
+    assert ended(events_of(CREATED, delta(SECOND, 0), last)).usage == Usage(input=20, output=10)
+
+
 def test_the_service_tier_that_was_served_is_reported() -> None:
+    assert ended(events_of(CREATED, delta(SECOND, 0), completed(service_tier="Priority"))).tier == "priority"
     assert ended(events_of(CREATED, delta(SECOND, 0), completed(service_tier="flex"))).tier == "flex"
     assert ended(events_of(CREATED, delta(SECOND, 0), completed(service_tier=7))).tier is None
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from datetime import UTC, datetime, timedelta
 from email.utils import formatdate
 from typing import Any
 
+import httpx2
+import openai
 import pytest
 
 from chalicelib.adapters.aws.openai_credentials import Credentials
-from chalicelib.adapters.openai.errors import from_event, from_response
+from chalicelib.adapters.openai.errors import from_event, from_exception, from_response
 from chalicelib.adapters.openai.provider import OpenAIResponses
 from chalicelib.adapters.openai.redaction import redact_message
 from chalicelib.domain.failures import (
@@ -27,8 +30,8 @@ from chalicelib.domain.failures import (
     RequestRefused,
     WorkerMisconfigured,
 )
-from tests.contract.openai.loopback import CREATED, Answer
-from tests.contract.openai.test_provider import error_of, read
+from tests.contract.openai.loopback import CREATED, Answer, Loopback
+from tests.contract.openai.test_provider import error_of, played, read
 from tests.contract.openai.test_quirky_openai import asked
 from tests.kit.cpu import units_of
 from tests.kit.quirky_openai import QuirkyOpenAI
@@ -50,6 +53,11 @@ def answered(status: int, body: Any, **headers: str) -> Answer:
 
 def openai_error(message: str, code: Any = None, kind: str = "invalid_request_error") -> dict[str, Any]:
     return {"error": {"message": message, "type": kind, "param": None, "code": code}}
+
+
+def model_denied(message: str, kind: str) -> dict[str, Any]:
+    """LiteLLM's answer for a model that this key may not use; the key is right."""
+    return {"error": {"message": message, "type": kind, "param": "None", "code": "401"}}
 
 
 @pytest.mark.parametrize(
@@ -133,7 +141,60 @@ def openai_error(message: str, code: Any = None, kind: str = "invalid_request_er
         (404, {"error": {"code": "DeploymentNotFound", "message": "The API deployment does not exist."}}, RequestRefused, "deployment"),
         (404, openai_error("Previous response with id 'resp_1' not found."), RequestRefused, "resp_1"),
         (500, openai_error("This model's maximum context length is 1024 tokens.", 500, "InternalServerError"), RequestRefused, "1024"),
+        (
+            400,
+            {
+                "error": {
+                    "message": "Provider returned error",
+                    "code": 400,
+                    "metadata": {"raw": json.dumps(openai_error("max_tokens is too large", "invalid_value"))},
+                }
+            },
+            RequestRefused,
+            "max_tokens is too large",
+        ),
+        (
+            400,
+            openai_error(
+                "litellm.ContextWindowExceededError: litellm.BadRequestError: OpenAIException - "
+                "The input is longer than the context window. Received Model Group=m\nAvailable Model Group Fallbacks=None"
+            ),
+            RequestRefused,
+            "refused the request: The input is longer than the context window",
+        ),
+        (400, {"status": 400, "error": "Bad Request", "message": "Failed to read the request"}, RequestRefused, "Failed to read"),
+        (403, "<?xml version='1.0'?><Error><Message>Access Denied</Message></Error>", RequestRefused, "request: Access Denied"),
+        (400, {"error": {"code": "unknown_model", "message": "Unknown model: x"}}, RequestRefused, "Unknown model"),
+        (401, model_denied("key not allowed to access model", "key_model_access_denied"), RequestRefused, "not allowed"),
+        (401, model_denied("Authentication Error, API Key not allowed to access model.", "auth_error"), RequestRefused, "not allowed"),
+        (401, {"error": {"message": "This key has no access.", "param": "model", "code": 401}}, RequestRefused, "no access"),
+        (402, openai_error("Prompt tokens limit exceeded: 5113 > 4101. To increase, upgrade", 402), RequestRefused, "5113"),
+        (422, {"error": "`inputs` tokens must be <= 4096. Given: 5000", "error_type": "validation"}, RequestRefused, "5000"),
+        (400, openai_error("Input data may contain inappropriate content.", "data_inspection_failed"), ContentRefused, "inappropriate"),
+        (424, {"success": False, "error": [{"code": 2016, "message": "Prompt blocked due to security"}]}, ContentRefused, "blocked"),
+        (446, openai_error("The guardrail checks failed.", None, "hooks_failed"), ContentRefused, "guardrail"),
         # What is about the account.
+        (400, openai_error("Your key is of no use here.", "InvalidApiKey"), AuthenticationFailed, "no use"),
+        (400, {"success": False, "errors": [{"code": 10000, "message": "Authentication error"}]}, AuthenticationFailed, "Authentication"),
+        (403, {"message": "The security token included in the request is invalid."}, AuthenticationFailed, "security token"),
+        (403, {"error": {"code": "AuthenticationTypeDisabled", "message": "Only Entra."}}, AuthenticationFailed, "Entra"),
+        (403, openai_error("Access denied due to Virtual Network/Firewall rules.", "403"), AuthenticationFailed, "Virtual Network"),
+        (400, [{"error": {"code": 400, "message": "User location is not supported for the API use."}}], AuthenticationFailed, "location"),
+        (
+            400,
+            [{"error": {"message": "API key expired. Please renew it.", "details": [{"reason": "API_KEY_INVALID"}]}}],
+            AuthenticationFailed,
+            "Please renew it",
+        ),
+        (400, openai_error("Authentication Error, ExceededTokenBudget: 7; Max 2", "400", "auth_error"), ProviderQuotaExhausted, "Max 2"),
+        (429, openai_error("Your account org-x is suspended due to insufficient balance"), ProviderQuotaExhausted, "suspended"),
+        (412, openai_error("Account x is suspended, possibly due to the monthly spending limit", "x"), ProviderQuotaExhausted, "spending"),
+        (429, {"code": "Exhausted", "error": "Your team x has either used all available credits or"}, ProviderQuotaExhausted, "credits"),
+        (403, {"code": "No", "error": "Your newly created teams doesn't have any credits yet."}, ProviderQuotaExhausted, "credits"),
+        (400, openai_error("Please pay.", "Arrearage"), ProviderQuotaExhausted, "Please pay"),
+        (403, openai_error("No more.", "insufficient_user_quota"), ProviderQuotaExhausted, "No more"),
+        (429, {"errors": [{"message": "AiError: you have used up your daily free allocation"}]}, ProviderQuotaExhausted, "daily free"),
+        (403, openai_error("The Gateway requires a valid credit card on file."), ProviderQuotaExhausted, "credit card"),
         (401, {"detail": "Unauthorized"}, AuthenticationFailed, "Unauthorized"),
         (403, openai_error("Incorrect API key provided"), AuthenticationFailed, "Incorrect"),
         (
@@ -155,7 +216,39 @@ def openai_error(message: str, code: Any = None, kind: str = "invalid_request_er
         (405, {"detail": "Method Not Allowed"}, AddressInvalid, "Not Allowed"),
         (407, PAGE, AddressInvalid, ""),
         (200, PAGE, AddressInvalid, "Attention"),
+        (200, {"error": "Unexpected endpoint or method. (POST /responses). Returning 200 anyway"}, AddressInvalid, "Unexpected endpoint"),
+        (400, {"error": {"code": "BadRequest", "message": "API version not supported"}}, AddressInvalid, "API version"),
+        (
+            400,
+            {"error": {"code": "BadRequest", "message": "Azure OpenAI Responses API is enabled only for api-version 2025-03-01-preview"}},
+            AddressInvalid,
+            "2025-03-01-preview",
+        ),
+        (400, openai_error("The Responses API is not supported for model m"), RequestRefused, "model m"),
+        (403, {"message": "Missing Authentication Token"}, AddressInvalid, "Missing Authentication Token"),
+        (400, "<html><head><title>400 The plain HTTP request was sent to HTTPS port</title></head></html>", AddressInvalid, "plain HTTP"),
+        (400, "Client sent an HTTP request to an HTTPS server.\n", AddressInvalid, "HTTPS server"),
+        (200, {"object": "chat.completion", "choices": [{"message": {"content": "Hi"}}]}, AddressInvalid, "Chat Completions"),
         # What passes.
+        (429, {"message": "Too many tokens, please wait before trying again."}, ProviderRateLimited, "Too many tokens"),
+        (429, {"message": "Too many tokens per day, please wait before trying again."}, ProviderRateLimited, "per day"),
+        (429, openai_error("Limit 1.5M, Requested 900K", "rate_limit_exceeded"), ProviderRateLimited, "900K"),
+        (429, openai_error("Limit: 5, Remaining limit: 0"), ProviderRateLimited, "Limit: 5"),
+        (429, openai_error("Allowed are requests, limit: 0.5 a second"), ProviderRateLimited, "0.5"),
+        (400, {"__type": "com.amazon.coral.availability#ThrottlingException", "message": "Slow"}, ProviderRateLimited, "Slow"),
+        (403, {"message": "Out of call volume quota. Quota will be replenished in 12:34:56."}, ProviderRateLimited, "12:34:56"),
+        (403, {"message": "Token quota is exceeded. Try again in 4 days."}, ProviderRateLimited, "4 days"),
+        (498, openai_error("Flex tier capacity exceeded", "capacity_exceeded"), ProviderRateLimited, "Flex"),
+        (
+            429,
+            [{"error": {"message": "You exceeded your current quota, please check your plan.\nPlease retry in 34.07s."}}],
+            ProviderRateLimited,
+            "34.07s",
+        ),
+        (429, {"error": {"message": "Provider returned error", "metadata": {"raw": "m is busy"}}}, ProviderRateLimited, "m is busy"),
+        (409, openai_error("Another process works on it.", "conversation_locked"), ProviderUnavailable, "Another process"),
+        (499, {"error": {"code": 499, "status": "CANCELLED", "message": "Gone."}}, ProviderUnavailable, "Gone"),
+        (200, {"base_resp": {"status_code": 1008, "status_msg": "no balance"}}, ProviderUnavailable, "no balance"),
         (429, "Too many requests", ProviderRateLimited, "Too many"),
         (429, {"message": "API rate limit exceeded"}, ProviderRateLimited, "rate limit"),
         (429, PAGE, ProviderRateLimited, "Attention"),
@@ -252,6 +345,18 @@ def test_words_in_a_stream_blame_this_request_at_most(prompt: str) -> None:
         ({"x-ratelimit-reset-requests": "2m59.5s", "x-ratelimit-reset-tokens": "9s"}, openai_error("Slow", kind="requests"), 180),
         ({"ratelimit-reset": "44"}, openai_error("Slow"), 44),
         ({"retry-after": "5", "x-ratelimit-reset-requests": "1h"}, openai_error("Slow"), 5),
+        ({"retry-after": '"20"'}, openai_error("Slow"), 20),
+        ({"retry-after": "30, 40"}, openai_error("Slow"), 40),
+        ({"x-ms-retry-after-ms": "12000"}, openai_error("Slow"), 12),
+        ({}, openai_error("Try again in 00:01:30."), 90),
+        ({}, openai_error("Quota will be replenished in 1.02:00:00."), 93_600),
+        ({}, openai_error("Please try again after one minute."), 60),
+        ({}, openai_error("You can make another request in 45 seconds."), 45),
+        ({}, openai_error("busy; retry_after: 30"), 30),
+        ({}, {"error": {"message": "The usage limit has been reached", "resets_in_seconds": 4000}}, 4_000),
+        ({}, {"error": {"message": "Slow", "metadata": {"headers": {"Retry-After": "77"}}}}, 77),
+        ({"ratelimit": '"default";r=0;t=50'}, openai_error("Slow"), 50),
+        ({"ratelimit": "limit=100, remaining=0, reset=51"}, openai_error("Slow"), 51),
         ({}, openai_error("Slow"), None),
     ],
 )
@@ -272,8 +377,53 @@ def test_a_wait_may_be_a_moment(kind: str) -> None:
     assert 4_900 <= (from_response(429, {"retry-after": text}, "Slow").retry_after or 0) <= 5_001
 
 
-def test_a_server_error_may_ask_for_a_wait_too() -> None:
-    assert error_of(answered(503, "", **{"retry-after": "1800"}), ProviderUnavailable).retry_after == 1_800
+@pytest.mark.parametrize(
+    "words",
+    [
+        "Limit resets at: {0:%Y-%m-%d %H:%M:%S} UTC",
+        "Try again at {0:%Y-%m-%dT%H:%M:%SZ}",
+        "Retry after {0:%Y-%m-%dT%H:%M:%S}+00:00.",
+        "You will regain access on {0:%Y-%m-%d} at {0:%H:%M} UTC.",
+    ],
+)
+def test_a_moment_may_be_in_the_message(words: str) -> None:
+    at = datetime.now(UTC) + timedelta(hours=5)
+
+    wait = from_response(429, {}, openai_error(words.format(at))).retry_after
+
+    assert 5 * 3_600 - 61 <= (wait or 0) <= 5 * 3_600 + 1
+
+
+def test_the_reset_of_a_limit_that_a_gateway_names_in_another_header_is_read() -> None:
+    at = (datetime.now(UTC) + timedelta(hours=5)).isoformat()
+
+    assert 17_900 <= (from_response(429, {"anthropic-ratelimit-requests-reset": at}, "Slow").retry_after or 0) <= 18_001
+
+
+@pytest.mark.parametrize(
+    ("headers", "body", "wait"),
+    [
+        ({"retry-after": "1800"}, "", 1_800),
+        ({}, {"error": "Model x is currently loading", "estimated_time": 20.0}, 20),
+        ({}, {"error": {"message": "Overloaded. Please retry in 25 seconds."}}, 25),
+        ({"x-ratelimit-reset-tokens": "6m0s"}, "", None),
+    ],
+)
+def test_a_server_error_may_ask_for_a_wait_too(headers: dict[str, str], body: Any, wait: int | None) -> None:
+    """What limits have left is in all answers of OpenAI, and no wait."""
+    assert error_of(answered(503, body, **headers), ProviderUnavailable).retry_after == wait
+
+
+def test_the_type_of_an_error_in_a_header_of_aws_counts() -> None:
+    error = from_response(400, {"x-amzn-errortype": "ThrottlingException:http://internal.amazon.com/"}, {"message": "No."})
+
+    assert type(error) is ProviderRateLimited
+
+
+def test_a_network_that_is_refused_is_not_mended_by_another_key() -> None:
+    error = from_response(403, {}, openai_error("Country, region, or territory not supported", "unsupported_country_region_territory"))
+
+    assert "network" in error.suggestion
 
 
 def test_capacity_for_cheap_requests_is_no_limit_of_the_model() -> None:
@@ -323,6 +473,12 @@ def test_words_of_a_provider_are_shown_without_keys_and_tags(message: str, shown
         "<html>" + "<!--" * 700_000,
         "<html>" + "<title" * 500_000,
         "try again in " * 200_000,
+        "resets at 2026-" * 200_000,
+        "retry after: " * 200_000,
+        "tokens " * 400_000,
+        "account " * 400_000,
+        "litellm.A: " + "Error: " * 400_000,
+        "litellm.A: " + "Error" * 600_000,
         "missing scopes " + "a." * 1_500_000,
     ],
     ids=lambda text: text[:20],
@@ -339,6 +495,67 @@ def test_a_long_message_is_read_and_cut_in_little_time(text: str) -> None:
 
 
 # ---- an address that cannot be used
+
+
+@pytest.mark.parametrize("status", [301, 302, 303])
+def test_an_address_that_redirects_is_named_with_where_it_leads(status: int) -> None:
+    """The request becomes a GET without content there, so whatever that answers is not about it."""
+
+    async def play(server: Loopback, provider: OpenAIResponses) -> AttemptFailed:
+        with pytest.raises(AddressInvalid) as raised:
+            await read(provider)
+        return raised.value
+
+    elsewhere = Answer([], status, {"location": "/login?next=secret"})
+    message = played(elsewhere, answered(200, PAGE), play=play).message
+
+    assert "/v1/responses to" in message
+    assert message.count("/login") == 1
+    assert "secret" not in message
+
+
+@pytest.mark.parametrize(
+    ("url", "kind", "words"),
+    [
+        ("http://no-such-host.invalid/v1", ProviderConnectionLost, "no-such-host.invalid"),
+        ("http://127.0.0.1:9/v1", ProviderConnectionLost, "127.0.0.1"),
+    ],
+)
+def test_a_connection_that_cannot_be_made_names_the_host(url: str, kind: type[AttemptFailed], words: str) -> None:
+    async def play() -> AttemptFailed:
+        with pytest.raises(kind) as raised:
+            await read(OpenAIResponses(lambda: Credentials("key", url)))
+        return raised.value
+
+    assert words in asyncio.run(play()).message
+
+
+def test_a_server_without_tls_is_no_address_for_https() -> None:
+    async def answer(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        await writer.drain()
+        writer.close()
+
+    async def play() -> str:
+        async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+            address = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
+            with pytest.raises(AddressInvalid) as raised:
+                await read(OpenAIResponses(lambda: Credentials("key", address)))
+        return raised.value.message
+
+    assert "does not speak https" in asyncio.run(play())
+
+
+def test_a_connection_that_is_not_made_in_time_is_no_slow_answer() -> None:
+    """A longer `config.timeout` would not help."""
+    request = httpx2.Request("POST", "http://10.0.0.1/v1/responses")
+    raised = openai.APITimeoutError(request)
+    raised.__cause__ = httpx2.ConnectTimeout("")
+
+    error = from_exception(raised)
+
+    assert type(error) is ProviderConnectionLost
+    assert "10.0.0.1" in error.message
 
 
 @pytest.mark.parametrize(

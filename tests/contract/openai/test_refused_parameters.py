@@ -66,6 +66,12 @@ def other(status: int, body: str, kind: str = "application/json") -> Answer:
         (refused(400, message='json: unknown field "store"'), {"store"}),
         (refused(422, message="Additional properties are not allowed ('prompt_cache_key', 'store')"), {"prompt_cache_key", "store"}),
         (other(422, json.dumps(FASTAPI)), {"store", "stream_options"}),
+        (other(422, json.dumps({"object": "error", "message": FASTAPI, "code": None})), {"store", "stream_options"}),
+        (refused(400, message="store: Extra inputs are not permitted"), {"store"}),
+        (refused(400, message="body.store: property store not in schema"), {"store"}),
+        (refused(400, message="Argument not supported: prompt_cache_key"), {"prompt_cache_key"}),
+        (refused(400, message="Unrecognized request arguments supplied: metadata, prompt_cache_key"), {"prompt_cache_key"}),
+        (refused(400, message="json: cannot unmarshal object into Go struct field .stream_options of type bool"), {"stream_options"}),
         (other(422, "unknown field `store`, expected one of `model`, `input`", "text/plain"), {"store"}),
     ],
 )

@@ -71,6 +71,7 @@ def test_bytes_that_are_not_utf8_end_in_a_sentence_and_exit_code_2(server: FakeS
     [
         ("headrace whoami >&-", 0), ("headrace whoami >&- 2>&-", 0), ("headrace submit <&-", 2),
         ("headrace status no/id 2>&-", 2), ("headrace whoami >/dev/full", 2), ("headrace whoami --json >/dev/full", 2),
+        ("headrace nonsense 2>/dev/full", 2), ("headrace status no/id --json 2>/dev/full", 2), ("headrace status none 2>/dev/full", 2),
         ("headrace submit </dev/null", 2), ("headrace submit --file /dev/zero", 2), ("headrace result " + JOB + " >&- <&- 2>&-", 0),
     ],
 )  # fmt: skip

@@ -149,6 +149,14 @@ class TestFormats:
             ("table.csv", gzip.compress(b"prompt"), ("packed by gzip", "Unpack it")),
             ("paper.pdf", b"%PDF-1.7", ("a PDF document", "read from text")),
             ("table.parquet", b"PAR1\x15", ("a Parquet file", "Export the table")),
+            ("table.csv", (TABLES / "table.xlsx").read_bytes(), ("an Excel workbook", "CSV UTF-8")),
+            ("table.xls", b"<html><table><tr><td>prompt</td></tr></table></html>", ("no Excel workbook", "open it there")),
+            ("table.xlsx", b"id,prompt\n1,hello\n", ("no Excel workbook", "name it so: .csv")),
+            ("letter.rtf", b"{\\rtf1\\ansi hello}", ("a document in RTF", "Save it as text")),
+            ("notes.7z", b"7z\xbc\xaf\x27\x1c", ("a 7z archive", "Unpack it")),
+            ("contracts.tar", b"a.sol" + bytes(252) + b"ustar", ("a NUL byte at position 6", "no text at all")),
+            ("contracts.tar.gz", gzip.compress(b"a.sol" + bytes(252) + b"ustar"), ("a NUL byte at position 6", "--glob")),
+            ("notes.md", "hello".encode("utf-16-le"), ("a NUL byte at position 2", "may be UTF-16")),
         ],
     )
     def test_file_that_is_no_text_is_named_without_a_request(

@@ -57,6 +57,8 @@ class RecordAttribute(Attribute[T]):
     def deserialize(self, value: Any) -> T:
         stored: Any = json.loads(value)
         if isinstance(stored, list):
+            if not all(isinstance(one, str) for one in stored):
+                raise TypeError("not all of the list are texts")
             return self.kind(stored)  # type: ignore[call-arg]
         return checked(self.kind(**known_fields(self.kind, stored)))
 
@@ -157,6 +159,7 @@ class JobItem(Item):
     cancel_requested = BooleanAttribute(null=True, attr_name="cancel")
     reason = UnicodeAttribute(null=True)
     error = RecordAttribute(JobError, null=True, attr_name="err")
+    invalid_answer = UnicodeAttribute(null=True, attr_name="bad")
     incomplete_reason = UnicodeAttribute(null=True, attr_name="inc")
     length = IntAttribute(null=True, attr_name="len")
     usage = RecordAttribute(Usage, null=True)

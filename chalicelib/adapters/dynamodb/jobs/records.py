@@ -1,31 +1,35 @@
-"""Job records, in the table `jobs`, and callers' keys, in the table `coordination`."""
+"""Job records, in the table `jobs`, and callers' keys and slots, in the table `coordination`."""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 
 from pynamodb.attributes import UnicodeAttribute
 from pynamodb.expressions.condition import Condition
+from pynamodb.expressions.update import Action
 
 from chalicelib.adapters.decoding import decode_all
 from chalicelib.adapters.dynamodb import client as dynamodb
 from chalicelib.adapters.dynamodb.client import ConditionFailed, IntAttribute, Item, TransactionConditionFailed, bound, decoded
 from chalicelib.adapters.dynamodb.jobs.item import ENDED_KEY, JobItem, due_key, item_of, job_of, job_of_raw
 from chalicelib.adapters.dynamodb.jobs.queries import JobQueries
-from chalicelib.domain.errors import DedupeConflict, IdempotencyKeyTaken, StaleVersion
+from chalicelib.domain.errors import DedupeConflict, IdempotencyKeyTaken, SlotsFull, StaleVersion
 from chalicelib.domain.jobs.index_keys import DUE_SHARDS
 from chalicelib.domain.jobs.job import Job
 from chalicelib.domain.jobs.transitions import is_stored
+from chalicelib.domain.limits.slots import scope_of
 from chalicelib.domain.units import Ms
 from chalicelib.ports import IdempotencyRecord, IdempotentResult, JobQuery
 
 # Written with each change, because another version of the code may have stored another key, and the
 # keys of `seen` are computed too. Writing an equal key costs no write of the index.
 _COMPUTED_KEYS = ("g_d",)
+SLOT_PREFIX, SLOTS = "slots#", "n"
+SLOT_TTL_SECONDS = 30 * 86_400  # only cleans up: far longer than an attempt may run
 DEDUPE_TTL_SECONDS = 90 * 86_400  # only cleans up: a dedupe key counts while the job that it names has not ended
 
 
@@ -42,15 +46,26 @@ class PointerItem(Item):
     ttl = IntAttribute()
 
 
+class SlotItem(Item):
+    """How many slots of a concurrency limit are taken: `slots#<key>` / `n`."""
+
+    pk = UnicodeAttribute(hash_key=True)
+    sk = UnicodeAttribute(range_key=True)
+    taken = IntAttribute(attr_name="n")
+    ttl = IntAttribute()
+
+
 class DynamoJobs:
     """Units: create 5, claim 1, finish 3; 0.5-1 to read.
 
-    A creation with a key is a transaction: 1 more, and 2 for each key.
+    A creation with a key is a transaction: 1 more, and 2 for each key. So is a claim, and the end of
+    an attempt, of a job with slots: 1 more, and 2 for each slot.
     """
 
     def __init__(self, stage: str) -> None:
         self._jobs = bound(JobItem, stage, "jobs")
         self._pointers = bound(PointerItem, stage, "coordination")
+        self._slots = bound(SlotItem, stage, "coordination")
         self._queries = JobQueries(self._jobs)
 
     def create(self, job: Job, idempotency: IdempotencyRecord | None = None, replaces: str | None = None) -> None:
@@ -68,7 +83,7 @@ class DynamoJobs:
             writes.append(self._dedupe_item(job, job.dedupe_key, replaces))
             errors.append(DedupeConflict)
         try:
-            dynamodb.transact_put(writes)
+            dynamodb.transact(writes)
         except TransactionConditionFailed as refused:
             item_refused, *others = refused.items
             if item_refused is not None:
@@ -84,15 +99,51 @@ class DynamoJobs:
         found = {job.id: job for job in decode_all(items, job_of)}
         return [found[job_id] for job_id in job_ids if job_id in found]
 
-    def replace(self, seen: Job, new: Job) -> None:
+    def replace(self, seen: Job, new: Job, limits: Mapping[str, int] | None = None) -> None:
         if seen.status.is_terminal:  # its `due_at` may have been removed since: write what `new` has, whatever was seen
             seen = dataclasses.replace(seen, due_at=None if new.due_at is not None else 0)
+        unchanged = self._jobs.version == seen.version
         try:
-            dynamodb.update_changed(item_of(self._jobs, seen), item_of(self._jobs, new), self._jobs.version == seen.version, _COMPUTED_KEYS)
+            if set(seen.slots) != set(new.slots):
+                self._replace_with_slots(seen, new, unchanged, limits or {})
+            else:
+                dynamodb.update_changed(item_of(self._jobs, seen), item_of(self._jobs, new), unchanged, _COMPUTED_KEYS)
         except ConditionFailed as failed:
             current = job_of_raw(failed.item) if failed.item else None
             if not is_stored(current, new):
                 raise StaleVersion(current) from failed
+
+    def slots_taken(self, keys: Collection[str]) -> dict[str, int]:
+        items = dynamodb.batch_get(self._slots, ((_slot_key(key), SLOTS) for key in keys))
+        found = dict(decode_all(items, _slots_of))
+        return {key: found.get(key, 0) for key in keys}
+
+    def _replace_with_slots(self, seen: Job, new: Job, unchanged: Condition, limits: Mapping[str, int]) -> None:
+        """Write the record, and take and give back its slots.
+
+        Raises:
+            ConditionFailed: the record has changed, perhaps by this very write.
+            SlotsFull: the record has not changed, and all slots of a scope are taken.
+        """
+        keys = sorted(set(new.slots) ^ set(seen.slots))
+        actions = dynamodb.changes(item_of(self._jobs, seen), item_of(self._jobs, new), _COMPUTED_KEYS)
+        updates: list[tuple[Item, Sequence[Action], Condition | None]] = [(self._jobs(seen.id), actions, unchanged)]
+        updates += [self._slot_update(key, 1 if key in new.slots else -1, limits.get(key), new.updated_at) for key in keys]
+        try:
+            dynamodb.transact([], updates)
+        except TransactionConditionFailed as refused:
+            record, *others = refused.items
+            if record is not None:
+                raise ConditionFailed(record or None) from refused
+            full = next(key for key, item in zip(keys, others, strict=True) if item is not None)
+            raise SlotsFull(scope_of(full)) from refused
+
+    def _slot_update(self, key: str, by: int, limit: int | None, now: Ms) -> tuple[Item, Sequence[Action], Condition | None]:
+        """A slot that is given back has no condition: nothing may keep a job from its end."""
+        items = self._slots
+        actions = [items.taken.add(by), items.ttl.set(now // 1000 + SLOT_TTL_SECONDS)]
+        room = items.taken.does_not_exist() | (items.taken < limit) if by > 0 and limit is not None else None
+        return items(_slot_key(key), SLOTS), actions, room
 
     def set_end_due(self, job: Job, due_at: Ms | None) -> None:
         items = self._jobs
@@ -181,6 +232,11 @@ def _put_once(item: JobItem, absent: Condition) -> None:
 
 
 @decoded
+def _slots_of(item: SlotItem) -> tuple[str, int]:
+    return item.pk.removeprefix(SLOT_PREFIX), item.taken
+
+
+@decoded
 def _idempotent_result(item: PointerItem) -> IdempotentResult:
     return IdempotentResult(
         job_id=item.job, fingerprint=item.fingerprint or "", position=item.position or 0, generation=item.generation or 0
@@ -189,6 +245,10 @@ def _idempotent_result(item: PointerItem) -> IdempotentResult:
 
 def _dedupe_pointer_key(tenant: str, user: str, dedupe_key: str) -> str:
     return _pointer_key("dedupe", tenant, json.dumps([user, dedupe_key]))
+
+
+def _slot_key(key: str) -> str:
+    return SLOT_PREFIX + key
 
 
 def _pointer_key(kind: str, scope: str, key: str) -> str:

@@ -56,7 +56,7 @@ class DynamoPauses:
             items = records.items
             writes.append((records.item(new), items.version == seen.version if seen.version else items.pk.does_not_exist()))
         try:
-            dynamodb.transact_put_known(writes)
+            dynamodb.transact((), [(item, dynamodb.known_actions(item), unchanged) for item, unchanged in writes])
         except TransactionConditionFailed as failed:
             there = [records.items.from_raw_data(raw) if raw else None for (records, _, _), raw in zip(changes, failed.items, strict=True)]
             if any(stored is None or stored.data != item.data for (item, _), stored in zip(writes, there, strict=True)):

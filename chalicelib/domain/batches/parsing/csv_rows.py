@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import chain, islice
 
 from chalicelib.domain.batches.options import BatchOptions
 from chalicelib.domain.batches.parsing.csv_records import (
@@ -46,7 +46,13 @@ def csv_rows(
     if first is None:
         return
     header = Header.parse(first, records, options)
-    for record in records:
+    below = next(records, None)
+    if below is None:
+        found.explain_emptiness(
+            first.location, f"is the header, and no row stands below it: {quoted(first.line)}. If there were rows, {LINE_ENDS_LOST}"
+        )
+        return
+    for record in chain([below], records):
         if row := header.row(record, found):
             yield ParsedRow(record.location, row, header.content, header.asked)
 

@@ -28,6 +28,15 @@ from chalicelib.domain.queues.lanes import LANES
 from chalicelib.domain.validation.schema import MAX_DETAILS, Schema, problems
 from chalicelib.domain.validation.schema_messages import shortened
 
+_IN_METADATA = "what else belongs to a row goes into its `metadata`, where a template finds it"
+# What is in the lines of other tools.
+FOREIGN_FIELDS = {
+    "messages": "OpenAI's batch files have it in `body`; else write what is asked as `prompt`",
+    "params": "this is a line for Anthropic; write what is asked as `prompt`",
+    "response": "this is a line of the output of OpenAI's batches; send the input file",
+    "error": "this is a line of the output of OpenAI's batches; send the input file",
+}
+_ROWS_ARE_A_LIST = 'is missing: the rows are a list, [...] or {"items": [...]}; pandas writes it with orient="records"'
 MAX_JSON_BYTES = 4_000_000  # a document is read whole; JSON lines are not
 MAX_ID_LENGTH = 128
 # Three names for what the row asks; a row may have one of them.
@@ -90,13 +99,27 @@ def _batch_problems(batch: Any) -> tuple[Detail, ...]:
     """Return the problems of a batch, one item after the other, so that those beyond the limit are never built."""
     items = batch.get("items") if isinstance(batch, dict) else None
     if not isinstance(items, list):
-        return problems(BATCH, batch)
+        found = problems(BATCH, batch)
+        is_absent = isinstance(batch, dict) and "items" not in batch
+        return tuple(Detail("items", _ROWS_ARE_A_LIST) if is_absent and detail.path == "items" else detail for detail in found)
     details = list(problems(BATCH, {**batch, "items": []}))
     for number, item in enumerate(islice(items, MAX_ROWS)):
         if len(details) >= MAX_DETAILS:
             break
-        details += problems(ITEM, item, f"items.{number}")
+        details += _item_problems(item, f"items.{number}")
     return tuple(details[:MAX_DETAILS])
+
+
+def _item_problems(item: Any, location: str) -> list[Detail]:
+    """The problems of an item; an unknown field is told where its value could go."""
+    return [_with_place(detail, location) for detail in problems(ITEM, item, location)]
+
+
+def _with_place(detail: Detail, location: str) -> Detail:
+    name = detail.path.removeprefix(f"{location}.")
+    if not detail.message.startswith("unknown field") or "did you mean" in detail.message:
+        return detail
+    return Detail(detail.path, f"{detail.message}; {FOREIGN_FIELDS.get(name, _IN_METADATA)}")
 
 
 def json_rows(items: Iterable[Any], found: ProblemCollector, shared: Mapping[str, Any] | None = None) -> Iterator[ParsedRow]:
@@ -160,7 +183,7 @@ def _parse_line(line: str, location: str, found: ProblemCollector, shared: Mappi
     if is_first and isinstance(item, list):
         message = f"is a JSON list, so the file is one JSON document and not JSON lines: {_AS_JSON}: {quoted(line)}"
         raise UnreadableInput(location, message)
-    details = problems(ITEM, item, location)
+    details = _item_problems(item, location)
     if details:
         found.extend(details)
         return None

@@ -51,6 +51,7 @@ class ProblemCollector:
 
     def __init__(self) -> None:
         self.details: list[Detail] = []
+        self.emptiness: Detail | None = None  # where and why the input has no row; said if the whole batch has none
 
     def of_file(self, name: str) -> ProblemCollector:
         """Return a collector whose problems are added to these, each with the name of the file."""
@@ -66,6 +67,10 @@ class ProblemCollector:
             TooManyProblems: the maximum is reached.
         """
         self.extend([Detail(location, message)])
+
+    def explain_emptiness(self, location: str, message: str) -> None:
+        """Say why no row was found here. That is a problem only if there is none anywhere."""
+        self.emptiness = self.emptiness or Detail(location, message)
 
     def extend(self, details: list[Detail] | tuple[Detail, ...]) -> None:
         """Add several problems; raises as `add` does."""
@@ -83,6 +88,9 @@ class _FileProblems(ProblemCollector):
     @property
     def details(self) -> list[Detail]:  # type: ignore[override]
         return self._whole.details
+
+    def explain_emptiness(self, location: str, message: str) -> None:
+        self._whole.explain_emptiness(location_in(self._name, location), message)
 
     def extend(self, details: list[Detail] | tuple[Detail, ...]) -> None:
         self._whole.extend([in_file(self._name, detail) for detail in details])

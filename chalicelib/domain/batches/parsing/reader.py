@@ -206,7 +206,9 @@ class BatchReader:
         if found:
             raise InvalidRequest("The batch has errors; `details` names each with its location.", details=tuple(found.details))
         if not self.count:
-            raise InvalidRequest("The batch has no rows.", details=(Detail("items", "is empty: a batch has at least one row"),))
+            raise InvalidRequest(
+                "The batch has no rows.", details=(found.emptiness or Detail("items", "is empty: a batch has at least one row"),)
+            )
 
     def _valid_rows(self, found: ProblemCollector) -> Iterator[Row]:
         validator = RowValidator(self.options.prompt_template, found)

@@ -230,6 +230,7 @@ REQUEST_BODIES: dict[str, str] = {
     "POST /uploads": "Upload",
     "POST /circuits/{model}/open": "CircuitReason",
     "POST /circuits/{model}/close": "CircuitReason",
+    "PUT /limits/tenants/{tenant}": "TenantLimits",
     "POST /queues/{queue}/pause": "QueuePause",
     "POST /queues/{queue}/resume": "QueueResume",
     "POST /pauses": "Pause.request",
@@ -241,7 +242,10 @@ REQUEST_BODIES: dict[str, str] = {
     "POST /batches": "BatchSubmission",
     "POST /batches/{batch_id}/retry-failed": "RetryFailed",
 }
-REQUIRED_BODIES = frozenset(["QueuePause", "Pause.request", "Submission", "Change", "Bulk.request", "FailedJobs", "Upload", "WebhookTest"])
+REQUIRED_BODIES = frozenset(["Submission", "Change", "Bulk.request", "FailedJobs", "Upload", "WebhookTest", "TenantLimits"]) | {
+    "QueuePause",
+    "Pause.request",
+}
 FILE_TYPES = [kind for kind in CONTENT_TYPES if kind != FORM]
 REQUEST_SCHEMAS: dict[str, Schema] = {
     "SubmissionFields": closed(SUBMISSION_FIELDS),
@@ -253,6 +257,7 @@ REQUEST_SCHEMAS: dict[str, Schema] = {
     "StreamTicket": TICKET,
     "Upload": closed({"content_type": optional({"enum": FILE_TYPES}), "size": schemas.UPLOAD["properties"]["size"]}, required=["size"]),
     "CircuitReason": schemas.CIRCUIT,
+    "TenantLimits": schemas.TENANT_LIMITS,
     "QueuePause": _pause(schemas.QUEUE_PAUSE),
     "QueueResume": schemas.QUEUE_RESUME,
     "Pause.request": PAUSE,

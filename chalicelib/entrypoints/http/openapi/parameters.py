@@ -72,6 +72,7 @@ PATH: dict[str, Schema] = {
     },
     "pause_id": {"type": "string", "pattern": "^pause_[0-9a-f]{24}$"},
     "model": {"type": "string", "pattern": r"^[!-~]{1,128}$", "description": "Encoded for a path."},
+    "tenant": {"type": "string", "pattern": r"^[!-~]{1,128}$", "description": "Encoded for a path."},
 }
 HEADERS: dict[str, Schema] = {
     "Idempotency-Key": {"type": "string", "minLength": 1, "maxLength": 255},

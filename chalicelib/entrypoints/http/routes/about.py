@@ -8,6 +8,7 @@ from chalice import Blueprint
 
 from chalicelib.domain.auth.identity import Role
 from chalicelib.domain.jobs.job_type import JobType
+from chalicelib.domain.limits.slots import SlotLimit, type_scope
 from chalicelib.domain.units import rfc3339
 from chalicelib.entrypoints.http.server import ApiRequest, ApiResponse, endpoint
 from chalicelib.settings import settings
@@ -51,8 +52,8 @@ def one_type(request: ApiRequest, name: str) -> ApiResponse:
     kind, ctx = request.container.job_type(name), request.container
     in_use = None
     if request.caller.all_tenants and kind.limits is not None and kind.limits.concurrency is not None:
-        limiter = ctx.type_limiters.get(kind.name)
-        in_use = limiter.slots_in_use(ctx.clock.now()) if limiter is not None else 0
+        limit = SlotLimit(scope=type_scope(kind.name), limit=kind.limits.concurrency)
+        in_use = limit.used(ctx.jobs.slots_taken(limit.keys))
     return ApiResponse(body={**_type(kind), "in_use": in_use})
 
 

@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 from typing import Any
-from urllib.parse import unquote
 
 from chalice import Blueprint
 
 from chalicelib.domain.auth.identity import Role
-from chalicelib.domain.errors import Detail, InvalidRequest
 from chalicelib.domain.limits.circuit_breaker import CircuitBreaker, CircuitState, tenant_mark
 from chalicelib.domain.operations.health import Level, Part
-from chalicelib.domain.text import REPLACEMENT
 from chalicelib.domain.units import rfc3339
 from chalicelib.entrypoints.http.requests import jobs as job_requests
 from chalicelib.entrypoints.http.requests import schemas
+from chalicelib.entrypoints.http.requests.names import name_in_path
 from chalicelib.entrypoints.http.server import ApiRequest, ApiResponse, Effect, endpoint
 from chalicelib.observability import record
 from chalicelib.services.operations.force_circuit import close_circuit, open_circuit
 from chalicelib.services.operations.health_check import check_health, visible_circuits
 
 blueprint = Blueprint(__name__)
-
-MAX_MODEL_NAME_LENGTH = 128
 
 
 @endpoint(blueprint, "GET", "/health/system", Role.VIEWER)
@@ -45,7 +41,7 @@ def circuits(request: ApiRequest) -> ApiResponse:
 @endpoint(blueprint, "POST", "/circuits/{model}/open", Role.ADMIN, effect=Effect.STAGE)
 def force_open(request: ApiRequest, model: str) -> ApiResponse:
     """Open a model's circuit: its jobs are held until the circuit is closed by hand."""
-    ctx, name = request.container, _model(request, model)
+    ctx, name = request.container, name_in_path(model, "model")
     reason = job_requests.check(schemas.CIRCUIT, request.json()).get("reason")
     circuit = open_circuit(ctx.circuit_breakers, record, name, request.caller.user, reason, ctx.new_id(), ctx.clock.now())
     return ApiResponse(body=_circuit(circuit, request))
@@ -54,20 +50,10 @@ def force_open(request: ApiRequest, model: str) -> ApiResponse:
 @endpoint(blueprint, "POST", "/circuits/{model}/close", Role.ADMIN, effect=Effect.STAGE)
 def force_close(request: ApiRequest, model: str) -> ApiResponse:
     """Close a model's circuit, so that its jobs run again."""
-    ctx, name = request.container, _model(request, model)
+    ctx, name = request.container, name_in_path(model, "model")
     job_requests.check(schemas.CIRCUIT, request.json())
     circuit = close_circuit(ctx.circuit_breakers, record, name, request.caller.user, ctx.new_id(), ctx.clock.now())
     return ApiResponse(body=_circuit(circuit, request))
-
-
-def _model(request: ApiRequest, model: str) -> str:
-    """The model's name from the path. API Gateway does not decode it: a slash is sent as `%2F`."""
-    name = unquote(model)
-    if REPLACEMENT in name:
-        raise InvalidRequest(details=(Detail("model", "is not UTF-8; encode it as UTF-8 before its bytes are written as %.."),))
-    if not 1 <= len(name) <= MAX_MODEL_NAME_LENGTH or not name.isprintable() or name != name.strip():
-        raise InvalidRequest(details=(Detail("model", f"must be the name of a model, at most {MAX_MODEL_NAME_LENGTH} characters"),))
-    return name
 
 
 def _circuit(circuit: CircuitBreaker, request: ApiRequest) -> dict[str, Any]:
@@ -94,7 +80,6 @@ def _circuit(circuit: CircuitBreaker, request: ApiRequest) -> dict[str, Any]:
         "opened_at": rfc3339(circuit.opened_at),
         "closed_at": rfc3339(circuit.closed_at),
         "until": rfc3339(circuit.until),
-        "paused_until": rfc3339(circuit.paused_until),
     }
 
 

@@ -12,13 +12,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 
-from chalicelib.domain.failures import AttemptFailed, ProviderRateLimited
+from chalicelib.domain.failures import AttemptFailed
 from chalicelib.domain.jobs.spec import is_flex
 from chalicelib.domain.limits import circuit_breaker as circuit_rules
-from chalicelib.domain.limits import model_pause
 from chalicelib.domain.limits.admission import HoldReason, WaitUntil
 from chalicelib.domain.limits.circuit_breaker import (
     COOL_DOWN_MS,
@@ -41,7 +39,6 @@ from chalicelib.services.worker.context import WorkerContext
 # The pauses are read with the circuits, and a pause holds two seconds after it was set: with the
 # time from the gate to the claim.
 CACHE_TTL_MS = 1_500
-LIMITED_CACHE_TTL_MS = 500  # while a model is or was just paused: who starts after a pause must see the next one soon
 STORE_TIMEOUT_SECONDS = 2.0  # with all retries: the end of an attempt waits for it
 MAX_ATTEMPTS = 5  # each lost attempt means that another worker changed the circuit
 JITTER_MS = 10_000  # jobs that wait for the same time are spread over this
@@ -55,9 +52,7 @@ async def load_circuit_breakers(ctx: WorkerContext) -> dict[str, CircuitBreaker]
     The board of the pauses comes with them; if it is unavailable, the last one stays.
     """
     state, now = ctx.local_state, ctx.clock.now()
-    is_limited = any(circuit.pauses for circuit in state.circuit_breakers.values())
-    ttl = LIMITED_CACHE_TTL_MS if is_limited else CACHE_TTL_MS
-    if state.circuit_breakers_read_at is None or not 0 <= now - state.circuit_breakers_read_at < ttl:
+    if state.circuit_breakers_read_at is None or not 0 <= now - state.circuit_breakers_read_at < CACHE_TTL_MS:
         state.circuit_breakers_read_at = now  # concurrent calls use the earlier values instead of reading too
         try:
             async with asyncio.timeout(STORE_TIMEOUT_SECONDS):
@@ -104,9 +99,9 @@ async def record_outcome(ctx: WorkerContext, attempt: Attempt, failure: AttemptF
     Args:
         answered: the provider's final event was read.
 
-    Returns: how long the job waits, if the attempt was above the rate limit; or if, before a
-        response was created, it was a probe that failed or the account was refused. Such an attempt
-        has cost nothing and does not count. A job with fallback models does not wait.
+    Returns: how long the job waits, if, before a response was created, it was a probe that failed or
+        the account was refused. Such an attempt has cost nothing and does not count. A job with
+        fallback models does not wait.
     """
     if attempt.kind.handler is not None:  # a task asks no model
         return None
@@ -114,8 +109,6 @@ async def record_outcome(ctx: WorkerContext, attempt: Attempt, failure: AttemptF
     flex = is_flex(attempt.spec.config.openai)
     signal = classify_error(code, flex=flex) if code or answered else ProviderSignal.INCONCLUSIVE
     breaker = await _record_signal(ctx, attempt, signal, failure)
-    if isinstance(failure, ProviderRateLimited):
-        return _wait_for_limit(ctx, attempt, failure, breaker) if attempt.output.first_token_at is None else None
     failed, account = signal in (ProviderSignal.FAILURE, ProviderSignal.ACCOUNT_BLOCKED), signal is ProviderSignal.ACCOUNT_BLOCKED
     if (attempt.admission.probe is None and not account) or attempt.response_started or not failed:
         return None
@@ -136,23 +129,6 @@ def _wait_for_circuit(ctx: WorkerContext, attempt: Attempt, breaker: CircuitBrea
     return WaitUntil(circuit_rules.retry_at(breaker, tenant, now), HoldReason.CIRCUIT_OPEN, cause)
 
 
-def _wait_for_limit(ctx: WorkerContext, attempt: Attempt, failure: ProviderRateLimited, breaker: CircuitBreaker | None) -> WaitUntil:
-    """Return how long a job waits whose request was above the rate limit: in the line of its model
-    while that is paused, else as long as the provider asks.
-
-    One with fallback models does not wait for a long pause: the gate chooses another model.
-    """
-    now, job = ctx.clock.now(), attempt.job
-    paused = breaker is not None and failure.is_shared and model_pause.is_paused(breaker, now)
-    until = breaker.paused_until or now if breaker is not None and paused else now
-    if paused and job.fallback_models and until - now > model_pause.FALLBACK_AFTER_MS:
-        return WaitUntil(now, HoldReason.RATE_LIMITED)
-    if paused:
-        return WaitUntil(until, HoldReason.RATE_LIMITED, cause_of(CauseKind.RATE, attempt.spec.config.model))
-    wait = model_pause.wait_alone(failure.retry_after, job.attempt - job.tries + 1, ctx.random())
-    return WaitUntil(now + wait + model_pause.spread(wait, ctx.random()), HoldReason.RATE_LIMITED)
-
-
 def add_jitter(ctx: WorkerContext, when: Ms) -> Ms:
     """Return a random time soon after `when`, so that waiting jobs do not all start at once."""
     return when + round(ctx.random() * JITTER_MS)
@@ -169,8 +145,6 @@ def log_state_change(log: Log, before: CircuitBreaker, after: CircuitBreaker) ->
     for own in before.own:
         if after.own_of(own.tenant) is None:
             log("tenant_circuit_closed", model=after.model, tenant_mark=own.tenant, reason=own.reason)
-    if after.paused_until and after.paused_until > (before.paused_until or 0):
-        log("model_paused", model=after.model, until=rfc3339(after.paused_until), pauses=after.pauses)
     if after.state is CircuitState.OPEN and after.opened_at != before.opened_at:
         log("circuit_opened", **fields, reason=after.reason, until=rfc3339(after.until))
     elif after.state is CircuitState.CLOSED and before.state is not CircuitState.CLOSED:
@@ -180,7 +154,7 @@ def log_state_change(log: Log, before: CircuitBreaker, after: CircuitBreaker) ->
 async def _record_signal(
     ctx: WorkerContext, attempt: Attempt, signal: ProviderSignal, failure: AttemptFailed | None
 ) -> CircuitBreaker | None:
-    """Update the circuit breaker of the attempt's model, and pause the model if its rate limit was reached.
+    """Update the circuit breaker of the attempt's model.
 
     Returns: the circuit breaker as it is now; None if there was nothing to record or the store did
         not answer.
@@ -188,21 +162,17 @@ async def _record_signal(
     started_at, mark = attempt.started_at, attempt.admission.probe or attempt.owner
     origin = origin_of(mark, attempt.job.tenant, attempt.job.id)
 
-    limited = failure if isinstance(failure, ProviderRateLimited) and failure.is_shared else None
-
     def change(circuit: CircuitBreaker) -> CircuitBreaker:
         now = ctx.clock.now()
         if signal is ProviderSignal.SUCCESS:
-            changed = model_pause.end_pauses(circuit_rules.record_success(circuit, started_at, mark, now), started_at, mark)
+            changed = circuit_rules.record_success(circuit, started_at, mark, now)
         elif signal is not ProviderSignal.INCONCLUSIVE:
             changed = circuit_rules.record_failure(circuit, failure.code if failure else "", started_at, origin, now)
         else:
             changed = circuit_rules.release_probe(circuit, mark, now)
-        if limited is not None:
-            changed = model_pause.pause_model(changed, limited.retry_after, started_at, origin, ctx.random(), now)
-        return changed if changed is circuit else replace(changed, version=circuit.version + 1)
+        return changed
 
-    if signal is ProviderSignal.INCONCLUSIVE and attempt.admission.probe is None and limited is None:
+    if signal is ProviderSignal.INCONCLUSIVE and attempt.admission.probe is None:
         return None
     model = attempt.spec.config.model
     seen = (await load_circuit_breakers(ctx)).get(model) or CircuitBreaker(model=model)

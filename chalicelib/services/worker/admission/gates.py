@@ -6,35 +6,38 @@ a gate uses up no attempt).
 
 from __future__ import annotations
 
-import asyncio
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 
-from chalicelib.domain.errors import JobTypeNotFound
+from chalicelib.domain.errors import JobTypeNotFound, Unavailable, UnreadableRecord
 from chalicelib.domain.jobs import transitions
 from chalicelib.domain.jobs.job import Job, Status
+from chalicelib.domain.jobs.job_type import JobType
 from chalicelib.domain.jobs.transitions import OWN_PAUSE
-from chalicelib.domain.limits.admission import Admission, HoldReason, RunNow, WaitUntil
-from chalicelib.domain.limits.circuit_breaker import CircuitBreaker, Permission, check_permission, origin_of, retry_at
-from chalicelib.domain.limits.model_pause import FALLBACK_AFTER_MS, is_paused
-from chalicelib.domain.queues.causes import CauseKind, cause_of
-from chalicelib.domain.queues.wakeup import WakeUp
+from chalicelib.domain.limits.admission import Admission, HoldReason, RateTaken, RunNow, WaitUntil
+from chalicelib.domain.limits.circuit_breaker import CircuitBreaker, Origin, Permission, check_permission, origin_of, retry_at
+from chalicelib.domain.limits.rate_limit import TooLarge
+from chalicelib.domain.queues.causes import CauseKind, cause_of, kind_of
+from chalicelib.domain.queues.wakeup import Grant, WakeUp
 from chalicelib.domain.units import Ms
 from chalicelib.services.retrying import offload_with_retry
-from chalicelib.services.scheduling.visits import wake_if_idle
+from chalicelib.services.scheduling.slot_lines import release_held, release_instead
+from chalicelib.services.scheduling.visits import SELF_SERVED, wake_if_idle
 from chalicelib.services.update_job import update_job
 from chalicelib.services.wake_up import try_send_wake_up
 from chalicelib.services.worker.admission.api_key_gate import api_key_gate
 from chalicelib.services.worker.admission.circuit_gate import acquire_probe, load_circuit_breakers
 from chalicelib.services.worker.admission.pause_gate import pause_gate
-from chalicelib.services.worker.admission.type_limit_gate import acquire_permit, release_permit
+from chalicelib.services.worker.admission.rate_gate import FALLBACK_AFTER_MS, ask_rate, give_back, granted_rate
+from chalicelib.services.worker.admission.slot_gate import slot_gate
+from chalicelib.services.worker.admission.type_gate import count_start, counted_by, uncount_start
 from chalicelib.services.worker.context import WorkerContext
 
 SLOW_HOLD_MS = 10_000  # a hold that took so long joins its line again: the scheduler deletes the row of an empty one after 30 s
+LIMITS_RETRY_MS = 5_000  # about how long a job waits if the limits cannot be read
 
 
-async def admit_job(ctx: WorkerContext, job: Job, limiter_lock: asyncio.Lock) -> Admission:
+async def admit_job(ctx: WorkerContext, job: Job, grant: Grant | None = None) -> Admission:
     """Decide whether the job may run now, and with which model.
 
     A job that its claim ends skips the gates: it is too late to start, or its type has become
@@ -42,12 +45,13 @@ async def admit_job(ctx: WorkerContext, job: Job, limiter_lock: asyncio.Lock) ->
     it, and its workers may claim it. A resumable attempt skips the other gates, because it makes no
     new request.
 
+    If the limits cannot be read the job waits some seconds, because a limit protects something.
+
     Args:
-        limiter_lock: shared by the jobs of one invocation, so that they change a type limiter one
-            after another instead of losing each other's compare-and-swaps.
+        grant: what the scheduler has taken for the job, if it released it.
     """
     if transitions.expire_if_late(job, ctx.clock.now()) is not None:
-        return RunNow(job.asked_model)
+        return RunNow(job.asked_model, counted_at=counted_by(job, grant))
     try:
         kind = ctx.job_type(job.type)
     except JobTypeNotFound:
@@ -56,17 +60,35 @@ async def admit_job(ctx: WorkerContext, job: Job, limiter_lock: asyncio.Lock) ->
         return RunNow(job.asked_model)
     if kind.is_task != job.is_task:
         return RunNow(job.asked_model)
-    if (wait := await pause_gate(ctx, job) or await api_key_gate(ctx, kind)) is not None:
-        return wait
-    async with limiter_lock if kind.limits is not None else nullcontext():
-        permitted = await acquire_permit(ctx, kind, job)
-    if isinstance(permitted, WaitUntil) or kind.is_task:
-        return permitted
-    admission = await _circuit_gate(ctx, job)
-    if isinstance(admission, RunNow):
-        return replace(admission, permit=permitted.permit)
-    await release_permit(ctx, kind.name, permitted.permit, ran=False)
+    admission: Admission | None = await pause_gate(ctx, job) or await api_key_gate(ctx, kind)
+    try:
+        admission = admission or await _within_limits(ctx, kind, job, grant)
+    except (Unavailable, UnreadableRecord) as exc:
+        ctx.log("limits_unavailable", job_id=job.id, tenant=job.tenant, error=exc)
+        admission = WaitUntil(ctx.clock.now() + round((1 + ctx.random()) * LIMITS_RETRY_MS), HoldReason.LIMITS_UNKNOWN)
+    if isinstance(admission, WaitUntil):
+        await uncount_start(ctx, job, counted_by(job, grant))
+        await give_back(ctx, granted_rate(job, grant, ctx.clock.now()))
     return admission
+
+
+async def _within_limits(ctx: WorkerContext, kind: JobType, job: Job, grant: Grant | None) -> Admission:
+    """Look at all limits first, then take what is taken before the claim: the start of a limited type."""
+    slots = await slot_gate(ctx, kind, job)
+    if isinstance(slots, WaitUntil) and slots.reason is HoldReason.TYPE_CONCURRENCY:
+        return slots
+    waits_for_slot = isinstance(slots, WaitUntil)
+    admission = RunNow(job.asked_model) if kind.is_task else await _model_gates(ctx, job, grant, may_start=not waits_for_slot)
+    if isinstance(admission, WaitUntil):
+        return admission
+    if isinstance(slots, WaitUntil):
+        return slots
+    counted_at = await count_start(ctx, kind, job, grant)
+    if isinstance(counted_at, WaitUntil):
+        if admission.rate != granted_rate(job, grant, ctx.clock.now()):  # a grant is given back by the caller
+            await give_back(ctx, admission.rate)
+        return counted_at
+    return replace(admission, slots=slots, counted_at=counted_at)
 
 
 async def hold_job(ctx: WorkerContext, wake_up: WakeUp, job: Job, wait: WaitUntil) -> Job | None:
@@ -88,7 +110,15 @@ async def hold_job(ctx: WorkerContext, wake_up: WakeUp, job: Job, wait: WaitUnti
     held = await offload_with_retry(ctx, update_job, ctx.jobs, job, change)
     if held is not None and held.status is Status.HELD:
         await announce_hold(ctx, held, joined)
+    if held is not None and held.cause != job.cause:
+        await pass_on(ctx, job)
     return held
+
+
+async def pass_on(ctx: WorkerContext, job: Job) -> None:
+    """Send another job for a slot for which this one was sent: it has left the line without taking it."""
+    if job.cause is not None and kind_of(job.cause) is SELF_SERVED:
+        await ctx.offload(release_instead, ctx, ctx.local_state.sent_for_slots, job)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +138,7 @@ async def join_line(ctx: WorkerContext, job: Job, wait: WaitUntil | None) -> Joi
 
 
 async def announce_hold(ctx: WorkerContext, held: Job, joined: Joined) -> None:
-    """Let a held job be woken: by the scheduler of its line, or by a message for its time.
+    """Let a held job be woken: by the scheduler of its line, by who gives a slot back, or by a message for its time.
 
     The row of a line that nobody seems to be in is deleted after a while, so a hold that took long
     joins its line again (protocol rule 27: the row before the record). Of a job that is paused itself
@@ -116,39 +146,58 @@ async def announce_hold(ctx: WorkerContext, held: Job, joined: Joined) -> None:
     """
     if held.cause == OWN_PAUSE:
         return
-    if held.cause is not None:
-        is_new = joined.is_new
-        if ctx.clock.now() - joined.at >= SLOW_HOLD_MS:
-            is_new = await offload_with_retry(ctx, ctx.lines.touch, held.cause, held.tenant, ctx.clock.now())
-        await ctx.offload(partial(wake_if_idle, ctx, held.cause, is_new=is_new))
-    else:
+    if held.cause is None:
         await ctx.offload(try_send_wake_up, ctx, held)
+        return
+    is_new = joined.is_new
+    if ctx.clock.now() - joined.at >= SLOW_HOLD_MS:
+        is_new = await offload_with_retry(ctx, ctx.lines.touch, held.cause, held.tenant, ctx.clock.now())
+    if kind_of(held.cause) is SELF_SERVED:
+        await ctx.offload(release_held, ctx, ctx.local_state.sent_for_slots, held)
+    else:
+        await ctx.offload(partial(wake_if_idle, ctx, held.cause, is_new=is_new))
 
 
-async def _circuit_gate(ctx: WorkerContext, job: Job) -> Admission:
+async def _model_gates(ctx: WorkerContext, job: Job, grant: Grant | None, *, may_start: bool) -> Admission:
     """Choose the first model, of the job's own and its fallback models, whose circuit allows it and
-    that is not paused. For the end of a short pause the job waits, though it has fallback models.
+    whose rate limits have room. For a short while the job waits for a rate limit, though it has
+    fallback models.
 
     A probe is identified by the wake-up, not by the worker: if two workers have the same wake-up,
     one must not hold the job while the other claims it (protocol: one probe).
+
+    Args:
+        may_start: the job may take what it needs, and become the probe; otherwise it waits for something else anyway.
     """
     circuits, now, mark = await load_circuit_breakers(ctx), ctx.clock.now(), f"{job.id}#{job.generation}"
     origin = origin_of(mark, job.tenant, job.id)
     waits = []
     for model in (job.model, *job.fallback_models):
         circuit = circuits.get(model) or CircuitBreaker(model=model)
-        if circuit.paused_until is not None and is_paused(circuit, now):
-            remaining = circuit.paused_until - now
-            waits.append(WaitUntil(circuit.paused_until, HoldReason.RATE_LIMITED, cause_of(CauseKind.RATE, model)))
-            if remaining <= FALLBACK_AFTER_MS:
+        permission = check_permission(circuit, origin, now)
+        if permission is Permission.DENIED:
+            waits.append(_wait_for_circuit(ctx, circuit, origin, now))
+            continue
+        taken = await ask_rate(ctx, job, model, grant, may_take=may_start)
+        if isinstance(taken, TooLarge):
+            return RunNow(model, refusal=str(taken))
+        if isinstance(taken, WaitUntil):
+            waits.append(taken)
+            if (taken.when or now) - now <= FALLBACK_AFTER_MS:
                 break
             continue
-        permission = check_permission(circuit, origin, now)
-        if permission is Permission.PROBE:
+        rate = taken if isinstance(taken, RateTaken) else None
+        if permission is Permission.PROBE and may_start:
             permission = await acquire_probe(ctx, circuit, origin)
         if permission is not Permission.DENIED:
-            return RunNow(model, probe=mark if permission is Permission.PROBE else None)
-        denied = ctx.local_state.circuit_breakers.get(model, circuit)
-        cause = cause_of(CauseKind.CIRCUIT, model)
-        waits.append(WaitUntil(retry_at(denied, origin.tenant, now), HoldReason.CIRCUIT_OPEN, cause))
+            return RunNow(model, probe=mark if permission is Permission.PROBE else None, rate=rate)
+        if rate != granted_rate(job, grant, now):
+            await give_back(ctx, rate)
+        waits.append(_wait_for_circuit(ctx, circuit, origin, now))
     return min(waits, key=lambda wait: wait.when or 0)
+
+
+def _wait_for_circuit(ctx: WorkerContext, circuit: CircuitBreaker, origin: Origin, now: Ms) -> WaitUntil:
+    denied = ctx.local_state.circuit_breakers.get(circuit.model, circuit)
+    cause = cause_of(CauseKind.CIRCUIT, circuit.model)
+    return WaitUntil(retry_at(denied, origin.tenant, now), HoldReason.CIRCUIT_OPEN, cause)

@@ -433,7 +433,7 @@ class TestDependencies:
             rows(JSON, json.dumps(items))
 
 
-@pytest.mark.parametrize(("content_type", "data"), [(CSV, "prompt\n"), (TEXT, "\n \n"), (JSON, "[]"), (LINES, ""), (CSV, "")])
+@pytest.mark.parametrize(("content_type", "data"), [(TEXT, "\n \n"), (JSON, "[]"), (LINES, ""), (CSV, "")])
 def test_batch_without_rows_is_rejected(content_type: str, data: str) -> None:
     assert "at least one row" in refused(content_type, data)["items"]
 

@@ -40,6 +40,54 @@ def refused(content_type: str, data: bytes | str, **options: Any) -> dict[str, s
     return {detail.path: detail.message for detail in caught.value.details}
 
 
+def test_table_that_is_a_header_only_quotes_it_and_says_how_line_ends_are_kept() -> None:
+    """`curl -d @file` makes one line of a file, which is a header with a prompt column and many others."""
+    [(place, message)] = refused(CSV, "id,prompt,language1,Say hello,de2,Say bye,fr").items()
+
+    assert place == "line 1"
+    assert "`id,prompt,language1,Say hello,de2,Say bye,fr`" in message
+    assert "--data-binary" in message
+
+
+def test_header_without_rows_among_other_tables_is_no_problem() -> None:
+    part = '--x\r\nContent-Disposition: form-data; name="file"; filename="{}"\r\n\r\n{}\r\n'
+    form = part.format("jan.csv", "prompt\n") + part.format("feb.csv", "prompt\nhello\n") + "--x--\r\n"
+
+    assert prompts("multipart/form-data; boundary=x", form) == ["hello"]
+
+    empty = part.format("jan.csv", "id,prompt\n") + "--x--\r\n"
+    assert list(refused("multipart/form-data; boundary=x", empty)) == ["jan.csv: line 1"]
+
+
+@pytest.mark.parametrize(
+    ("item", "words"),
+    [
+        ({"prompt": "x", "Sprache": "de"}, "goes into its `metadata`"),
+        ({"messages": [{"role": "user", "content": "x"}]}, "OpenAI's batch files have it in `body`"),
+        ({"custom_id": "a", "params": {"messages": []}}, "a line for Anthropic"),
+        ({"custom_id": "a", "response": {"body": {}}}, "the output of OpenAI's batches"),
+        ({"prompt": "x", "priorty": "high"}, "did you mean `priority`?"),
+    ],
+)
+def test_field_that_no_row_has_is_told_where_it_belongs(item: dict[str, Any], words: str) -> None:
+    for content_type, data in ((LINES, json.dumps(item)), (JSON, json.dumps([item]))):
+        assert words in "".join(refused(content_type, data).values())
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"prompt": {"0": "a"}, "id": {"0": 1}},
+        {"columns": ["prompt"], "index": [0], "data": [["a"]]},
+        {"0": {"prompt": "a"}},
+        {"schema": {}, "data": [{"prompt": "a"}]},
+    ],
+    ids=["columns", "split", "index", "table"],
+)
+def test_json_of_pandas_in_another_shape_is_told_which_one_is_read(document: dict[str, Any]) -> None:
+    assert 'orient="records"' in refused(JSON, json.dumps(document))["items"]
+
+
 MORNING = ["Say good morning", "Say good night"]
 
 

@@ -17,7 +17,7 @@ LIMITED = failures.ProviderRateLimited
 
 
 def _seconds(policy: RetryPolicy, error: failures.AttemptFailed, tries: int, random: float = 0.5) -> float:
-    decision = policy.decide(error, tries, NOW, NOW + DAY, random)
+    decision = policy.decide(error, tries, NOW, NOW + 7 * DAY, random)
     assert isinstance(decision, RetryAt), decision
     return (decision.due_ms - NOW) / 1000
 
@@ -51,7 +51,8 @@ def test_schedule_is_followed_and_its_last_entry_repeated(tries: int, seconds: f
         (BACKOFF, 30, 1, 31.0),  # honoured, with a jitter of two seconds
         (BACKOFF, 5, 8, 128.0),  # the backoff is longer
         (BACKOFF, 3_600, 1, 3_601.0),  # for as long as was asked
-        (BACKOFF, 10 * 86_400, 1, 86_400.0),  # capped at a day
+        (BACKOFF, 4 * 86_400, 1, 4 * 86_400 + 1.0),
+        (BACKOFF, 10 * 86_400, 1, 7 * 86_400.0),  # capped at the longest `config.retry_for`
         (BACKOFF, 0, 1, 1.0),
         (BACKOFF, -4, 1, 1.0),  # a negative value is ignored
         (BACKOFF, None, 1, 1.0),
@@ -93,7 +94,7 @@ def test_due_time_is_between_now_and_the_longest_delay(tries: int, random: float
     decision = RetryPolicy(max_attempts=100_000).decide(LIMITED(retry_after=after), tries, NOW, 0, random)
 
     assert isinstance(decision, RetryAt)
-    assert NOW <= decision.due_ms <= NOW + DAY
+    assert NOW <= decision.due_ms <= NOW + 7 * DAY
 
 
 @pytest.mark.parametrize("error", [failures.WorkerShutdown(), failures.ResponseLost()])

@@ -20,6 +20,7 @@ from chalicelib.domain.jobs.transitions import (
     hand_over,
     hold,
     hold_after_attempt,
+    lease_of,
     owns,
     postpone,
     reclaim,
@@ -278,6 +279,35 @@ def test_invariants_hold_for_any_sequence_of_transitions(steps: list[tuple[Calla
         record = after
 
 
+SLOT = ("t:acme#0",)
+WITH_SLOTS: list[Callable[[Job, int], Job | None]] = [
+    *TRANSITIONS,
+    lambda record, now: claim(record, record.generation, f"lease-{now % 3}#x", now, slots=SLOT),
+    lambda record, now: store_response_id(record, record.generation, record.owner or "", f"resp_{now}", now),
+    lambda record, now: hand_over(record, record.generation, record.owner or "", now),
+    lambda record, now: reclaim(record, lease_of(record), 5, 100, now),
+]
+
+
+@given(steps=st.lists(st.tuples(st.sampled_from(WITH_SLOTS), st.integers(1, 2 * HOUR)), max_size=40))
+def test_slots_are_taken_by_a_claim_only_and_kept_only_by_a_running_attempt(
+    steps: list[tuple[Callable[[Job, int], Job | None], int]],
+) -> None:
+    """Whatever happens in whatever order."""
+    record, now = job(), NOW
+    for transition, later in steps:
+        now += later
+        after = transition(record, now) or record
+        if set(after.slots) - set(record.slots):
+            assert after.status is Status.PROCESSING
+            assert record.status is not Status.PROCESSING
+        if after.status.is_terminal or (after.status is not Status.PROCESSING and not after.is_resumable):
+            assert after.slots == ()
+        elif record.slots:
+            assert after.slots == record.slots
+        record = after
+
+
 DURABLE = _claimed(response_id="resp_1", response_at=NOW)
 
 
@@ -314,6 +344,22 @@ def test_hand_over_continues_the_same_attempt() -> None:
 )
 def test_hand_over_requires_a_response_id_and_ownership(before: Job) -> None:
     assert hand_over(before, 1, OWNER, NOW) is None
+
+
+def test_durable_attempt_keeps_its_slots_between_two_workers_and_gives_them_back_at_its_end() -> None:
+    """Its response goes on meanwhile. The next claim takes no second slot."""
+    started = replace(DURABLE, slots=("t:acme#0",))
+    between = hand_over(started, 1, OWNER, NOW)
+    reclaimed = reclaim(started, "lease-1", 5, 100, NOW)
+    assert between is not None
+    assert reclaimed is not None
+    resumed = claim(between, 2, "lease-2#b", NOW, slots=("t:acme#0", "u:acme#ann#0"))
+    assert resumed is not None
+    ended = finish(resumed, 2, "lease-2#b", DONE, NOW)
+    assert ended is not None
+
+    assert [each.slots for each in (between, reclaimed, resumed)] == [("t:acme#0",)] * 3
+    assert ended.slots == ()
 
 
 def test_reclaim_keeps_the_response_of_a_dead_worker() -> None:

@@ -19,11 +19,11 @@ def queue_of(*jobs: HeldJob) -> tuple[FairQueue, dict[str, list[HeldJob]]]:
 
 def test_jobs_are_chosen_in_turn_until_the_pace_is_reached() -> None:
     fair, heads = queue_of(*(job(tenant, number=number) for tenant in "ab" for number in range(100)))
-    found = choose_releases(fair, heads, (), Limits(requests=600), NOW, most=200)
+    found = choose_releases(fair, heads, (), Limits(requests=6_000), NOW, most=200)
 
-    assert len(found.jobs) == 104
-    assert {tenant: sum(one.tenant == tenant for one in found.jobs) for tenant in "ab"} == {"a": 52, "b": 52}
-    assert found.next_at == (NOW // 1000 + 10) * 1000
+    assert len(found.jobs) == 103
+    assert {tenant: sum(one.tenant == tenant for one in found.jobs) for tenant in "ab"} == {"a": 52, "b": 51}
+    assert found.next_at == (NOW // 1000 + 1) * 1000
 
 
 def test_a_large_job_is_not_passed_by_a_small_one() -> None:
@@ -31,7 +31,7 @@ def test_a_large_job_is_not_passed_by_a_small_one() -> None:
     frames = added((), NOW, 1, 5_000)
     found = choose_releases(fair, heads, frames, Limits(tokens=10_000), NOW, most=10)
 
-    assert (found.jobs, found.next_at) == ([], (NOW // 1000 + 64) * 1000)
+    assert (found.jobs, found.next_at) == ([], (NOW // 1000 + 63) * 1000)
 
 
 def test_a_job_above_the_limit_is_released_to_be_refused() -> None:
@@ -52,7 +52,7 @@ def test_not_more_than_asked_for_are_chosen() -> None:
 
 
 def test_what_others_took_meanwhile_is_given_back() -> None:
-    limits, jobs = Limits(requests=120), [job("a", number=number) for number in range(20)]
+    limits, jobs = Limits(requests=1_200), [job("a", number=number) for number in range(20)]
     fair, heads = queue_of(*jobs)
     chosen = choose_releases(fair, heads, (), limits, NOW, most=20).jobs
     frames = added((), NOW, len(chosen) + 5, 0)
@@ -62,4 +62,4 @@ def test_what_others_took_meanwhile_is_given_back() -> None:
     assert (len(chosen), count) == (20, 16)
     assert standing(chosen, added((), NOW, len(chosen), 0), limits, NOW) == 20
     assert standing([], (), limits, NOW) == 0
-    assert job_cost(chosen[0], limits) == 1 / 120
+    assert job_cost(chosen[0], limits) == 1 / 1_200

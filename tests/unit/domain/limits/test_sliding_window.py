@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 
 import pytest
@@ -110,8 +111,9 @@ def test_a_full_minute_is_released_evenly_and_uses_nearly_the_whole_limit() -> N
 
     last = [at for at, _ in store.started if at >= START + 5 * MINUTE]
     by_ten_seconds = [sum(first <= at < first + 10_000 for at in last) for first in range(START + 5 * MINUTE, START + 10 * MINUTE, 10_000)]
-    assert len(last) >= 0.97 * 5 * 600
-    assert min(by_ten_seconds) >= 60, "there is a pause after each burst"
+    assert len(last) >= 0.95 * 5 * 600
+    assert min(by_ten_seconds) >= 50, "there is a pause after each burst"
+    assert max(Counter(at // 1_000 for at in last).values()) <= 11, "a second is far above the pace"
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3, 5, 7, 11, 20, 33, 47, 59, 60, 61, 63, 75, 99, 100, 101, 120, 500])
@@ -158,9 +160,9 @@ def test_a_request_leaves_the_window_after_its_seconds() -> None:
     limits, asked = Limits(requests=1), START + 59_000
     frames = added((), asked, 1, 0)
 
-    assert free_at(frames, limits, 0, asked + 100) == asked + 64_000
-    assert not fits(added(frames, asked + 63_999, 1, 0), limits, 0, asked + 63_999)
-    assert fits(added(frames, asked + 64_000, 1, 0), limits, 0, asked + 64_000)
+    assert free_at(frames, limits, 0, asked + 100) == asked + 63_000
+    assert not fits(added(frames, asked + 62_999, 1, 0), limits, 0, asked + 62_999)
+    assert fits(added(frames, asked + 63_000, 1, 0), limits, 0, asked + 63_000)
 
 
 def test_missing_frames_count_as_empty() -> None:
@@ -172,7 +174,7 @@ def test_missing_frames_count_as_empty() -> None:
 
 def test_tokens_and_requests_are_limited_both() -> None:
     now = START + 30_000
-    frames = added((), now, 3, 9_000)
+    frames = added(added(added((), now, 1, 3_000), now - 12_000, 1, 3_000), now - 24_000, 1, 3_000)
 
     assert fits(frames, Limits(requests=3), 3_000, now)
     assert fits(frames, Limits(requests=3, tokens=9_000), 3_000, now)
@@ -209,7 +211,7 @@ def test_nothing_starts_while_the_model_is_blocked() -> None:
 def test_a_lower_pace_spreads_and_does_not_lower_the_window() -> None:
     """For others who use the same account: what they leave is taken more slowly."""
     now = START + 30_000
-    frames = added((), now, 50, 0)
+    frames = added((), now - 5_000, 50, 0)
 
     assert paced(added(frames, now, 1, 0), Limits(requests=600), 0, now)
     assert not paced(added(frames, now, 1, 0), Limits(requests=600, pace=0.4), 0, now)
@@ -217,10 +219,10 @@ def test_a_lower_pace_spreads_and_does_not_lower_the_window() -> None:
 
 
 def test_as_many_of_a_batch_start_as_fit() -> None:
-    limits, costs = Limits(requests=200, tokens=100_000), [2_000, 2_000, 90_000, 1_000]
+    limits, costs = Limits(requests=200, tokens=100_000), [2_000, 2_000, 12_000, 12_000, 1_000]
     frames = added((), START, len(costs), sum(costs))
 
-    assert fitting(frames, limits, costs, START) == 3, "the last one would be faster than the pace"
-    assert fitting(added(frames, START, 0, 10_000), limits, costs, START) == 2
+    assert fitting(frames, limits, costs, START) == 3, "the fourth would be faster than the pace"
+    assert fitting(added(frames, START, 0, 13_000), limits, costs, START) == 2
     assert fitting(added(frames, START, 200, 0), limits, costs, START) == 0
     assert fitting((), limits, [], START) == 0

@@ -63,6 +63,18 @@ def test_a_hostile_answer_is_scanned_four_times_at_most(answer: str, monkeypatch
     assert len(scans) <= MAX_PASSES + 1
 
 
+@pytest.mark.parametrize(
+    ("answer", "found"),
+    [
+        ('Here: {"tag": "</think>"} Done.', [{"tag": "</think>"}]),
+        ('Thoughts with {"a": 1}.</think>{"tag": "</think>"}', [{"tag": "</think>"}]),
+        ('Thoughts with {"a": 1}.</think>No answer.', []),
+    ],
+)
+def test_end_of_thoughts_within_a_text_of_the_document_ends_no_thoughts(answer: str, found: list[Any]) -> None:
+    assert candidates(answer) == found
+
+
 @settings(deadline=None)
 @given(st.dictionaries(st.text(), st.integers() | st.text(), min_size=1), st.text(alphabet="abc .,!\n"))
 def test_json_between_plain_words_is_found(value: dict[str, Any], words: str) -> None:

@@ -28,6 +28,7 @@ def test_a_closed_schema_is_allowed() -> None:
     )
 
     assert places(nested) == []
+    assert places(closed(a={"enum": ["x"]}, b={"const": 1})) == []
     assert places({**closed(next={"$ref": "#/$defs/node"}), "$defs": {"node": closed(next={"$ref": "#/$defs/node"})}}) == []
 
 
@@ -52,6 +53,10 @@ def test_a_closed_schema_is_allowed() -> None:
         (closed(a={"type": "array", "items": TEXT, "uniqueItems": True}), ["schema.properties.a.uniqueItems"]),
         (closed(a={"type": "string", "format": "uri"}), ["schema.properties.a.format"]),
         (closed(a=True), ["schema.properties.a"]),
+        (closed(a={}, b={"description": "anything"}), ["schema.properties.a", "schema.properties.b"]),
+        (closed(a={"type": "array"}), ["schema.properties.a.items"]),
+        ({**closed(a={"$ref": "#/$defs/x", "description": "One."}), "$defs": {"x": TEXT}}, ["schema.properties.a"]),
+        ({**closed(a=TEXT), "required": ["a", "b"]}, ["schema.required"]),
     ],
 )
 def test_each_place_that_strict_mode_refuses_is_named(schema: dict[str, Any], expected: list[str]) -> None:

@@ -10,7 +10,8 @@ from chalicelib.domain.errors import JobNotRetryable
 from chalicelib.domain.jobs.bulk_operation import BulkAction, BulkPage
 from chalicelib.domain.jobs.job import Job, Status
 from chalicelib.domain.jobs.transitions import spec_ttl
-from chalicelib.services.jobs.resume_bulk_operations import resume_unfinished
+from chalicelib.services.jobs.advance_bulk import advance_bulk
+from chalicelib.services.jobs.bulk_turns import request_turn
 from chalicelib.services.jobs.retry_job import retry_job
 from tests.kit.failing_store import refusing
 from tests.kit.records import bulk_operation
@@ -74,7 +75,8 @@ def test_a_bulk_retry_keeps_the_content_of_each_job() -> None:
     bulk = bulk_operation(action=BulkAction.RETRY, ids=tuple(job.id for job in jobs), page=BulkPage(), lane=None, locked_until=0)
     world.container.bulk_operations.create(bulk)
 
-    resume_unfinished(world.container, world.clock.now() + 40_000)
+    request_turn(world.container, bulk)
+    advance_bulk(world.container, bulk.tenant, bulk.id, bulk.version, world.clock.now() + 40_000)
 
     assert {world.job(job).status for job in jobs} == {Status.QUEUED}
     for job in jobs:

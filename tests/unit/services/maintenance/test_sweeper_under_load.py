@@ -260,7 +260,7 @@ def test_without_watermarks_duplicate_wake_ups_come_at_growing_intervals(monkeyp
     """Workers of an older version report no watermark; the duplicates stay few."""
     world = World(Script(deltas=["x"] * 90, every=0.1))
     opened = world.container.leases.open
-    monkeypatch.setattr(world.container.leases, "open", lambda lease: opened(replace(lease, watermark=0)))
+    monkeypatch.setattr(world.container.leases, "open", lambda lease: opened(replace(lease, watermark=0, watermarks={})))
 
     drain(world, jobs=200, workers=3)
 

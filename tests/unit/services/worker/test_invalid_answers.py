@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from chalicelib.domain.failures import AttemptFailed, ProviderConnectionLost, ProviderRateLimited, ProviderUnavailable
 from chalicelib.domain.jobs.job import Job, Status
 from chalicelib.services.prompts.model_request import JSON_REQUEST
 from tests.kit.provider import Script
@@ -21,6 +22,14 @@ SCHEMA = {
     "additionalProperties": False,
 }
 FORMAT = {"type": "json_schema", "name": "person", "schema": SCHEMA}
+DRAFT = json.dumps({"name": "Bob", "born": 1})
+THOUGHTS = [
+    ("<think>", "</think>\n"),
+    ("<thinking>", "</thinking>"),
+    ("<reasoning>\n", "\n</reasoning>\n"),
+    ("[THINK]", "[/THINK]"),
+    ("<|channel|>analysis<|message|>", "<|end|><|start|>assistant<|channel|>final<|message|>"),
+]
 WRONG = '{"name": "Ada", "born": "1815"}'
 
 
@@ -52,6 +61,7 @@ def parsed(world: World, job: Job) -> Any:
         json.dumps([PERSON]),
         json.dumps(TEXT),
         f'{{"name": "Ada"}}\nNo, completely: {TEXT}',
+        *(f"{begin}Perhaps {DRAFT}?{end}{TEXT}" for begin, end in THOUGHTS),
     ],
 )
 def test_the_one_document_that_fits_is_the_answer(text: str) -> None:
@@ -133,6 +143,19 @@ def test_an_answer_that_is_wrong_in_another_way_is_asked_for_again() -> None:
     assert (job.status, job.attempt) == (Status.COMPLETED, 3)
     assert "is not JSON" in world.provider.requests[2].prompt
     assert "born" not in world.provider.requests[2].prompt.removeprefix("Extract the person.")
+
+
+@pytest.mark.parametrize("between", [ProviderRateLimited(retry_after=30), ProviderUnavailable(), ProviderConnectionLost()])
+def test_what_was_wrong_is_not_forgotten_by_an_attempt_in_between_that_fails_in_another_way(between: AttemptFailed) -> None:
+    """Such as one that is refused by a rate limit. The equal answer after it is not bought a third time."""
+    world = World(Script(deltas=[WRONG]), Script(error=between, refuses=True), Script(deltas=[WRONG]))
+    job = run(world, attempts=8, max_attempts=5)
+
+    first, second, third = world.provider.requests
+    assert first.prompt == "Extract the person."
+    assert "born must be" in second.prompt
+    assert third.prompt == second.prompt
+    assert (job.status, job.error and job.error.code) == (Status.FAILED, "output_invalid")
 
 
 def test_a_new_run_begins_without_the_words_about_an_old_answer() -> None:

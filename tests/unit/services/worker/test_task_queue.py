@@ -316,4 +316,6 @@ def test_a_delayed_and_a_held_task_are_woken_in_the_queue_of_tasks() -> None:
     world.deliver()
 
     assert (world.job(first).status, world.job(delayed).status) == (Status.COMPLETED, Status.HELD)
+    world.clock.advance(70)
+    world.deliver()
     assert [queue for queue, _ in world.container.queues.sent] == ["work", "work", "work"]

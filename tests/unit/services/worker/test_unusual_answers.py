@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from chalicelib.domain.failures import ProviderUnavailable, RequestRefused
+from chalicelib.domain.failures import ContentRefused, ProviderUnavailable, RequestRefused
 from chalicelib.domain.jobs.job import Job, Status, Usage
 from chalicelib.domain.streaming.frames import incomplete_shape
 from chalicelib.ports import Price, ResponseEnded
@@ -204,6 +204,33 @@ def test_a_fallback_model_that_refuses_the_request_is_skipped() -> None:
     assert (held.status, held.tries, held.fallback_models) == (Status.HELD, 0, ("big",))
     assert (ended.status, ended.attempt_model, ended.tries) == (Status.COMPLETED, "big", 1)
     assert [fields["model"] for event, fields in world.log_lines if event == "fallback_model_skipped"] == ["small"]
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        Script(deltas=[], error=RequestRefused("The prompt is too long.")),
+        Script(error=ContentRefused("Filtered."), refuses=True),
+        Script(deltas=[], error=ContentRefused("Filtered.")),
+    ],
+)
+def test_a_fallback_model_may_refuse_when_its_stream_is_open_or_because_of_the_content(script: Script) -> None:
+    """Some servers open the stream before they look at the request. The job's own model may take it."""
+    world = blocked(script, Script())
+    job = world.submit(config={"fallback_models": ["small", "big"]})
+    world.deliver()
+    world.deliver()
+
+    assert [request.model for request in world.provider.requests] == ["small", "big"]
+    assert (world.job(job).status, world.job(job).tries) == (Status.COMPLETED, 1)
+
+
+def test_a_fallback_model_that_fails_after_some_text_ends_the_job() -> None:
+    world = blocked(Script(deltas=["Hel"], error=RequestRefused("No.")), Script())
+    job = world.submit(config={"fallback_models": ["small", "big"]})
+    world.deliver()
+
+    assert (world.job(job).status, len(world.provider.requests)) == (Status.FAILED, 1)
 
 
 def test_a_job_whose_fallback_models_all_refuse_waits_for_its_own() -> None:

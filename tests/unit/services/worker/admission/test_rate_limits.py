@@ -9,9 +9,13 @@ import pytest
 from chalicelib.domain.failures import AttemptFailed, ProviderRateLimited, ProviderUnavailable, StreamCut
 from chalicelib.domain.jobs.job import Status
 from chalicelib.domain.limits.circuit_breaker import CircuitBreaker, CircuitState
+from chalicelib.domain.limits.rate_limit import RateLimit
+from chalicelib.domain.rate_headers import Refusal
+from chalicelib.services.worker.admission.rate_gate import ACCOUNT
 from tests.kit.failing_store import refusing
+from tests.kit.live_stage import run_until
 from tests.kit.provider import Script
-from tests.kit.world import World
+from tests.kit.world import ALICE, World
 from tests.unit.services.worker.admission.test_circuit_gate import (
     MODEL,
     OTHER,
@@ -28,6 +32,13 @@ HOUR = 3_600
 
 def limited(seconds: int | None = None) -> Script:
     return refusal(ProviderRateLimited(retry_after=seconds))
+
+
+def rate(world: World) -> RateLimit:
+    """What was learnt about the model."""
+    found = world.container.rates.limit(ACCOUNT, MODEL)
+    assert found is not None
+    return found
 
 
 def test_a_rate_limit_uses_up_no_attempt_however_often_it_comes() -> None:
@@ -53,7 +64,7 @@ def test_the_first_refused_job_pauses_the_model_for_all_jobs() -> None:
     assert [(job.status, job.reason, job.tries) for job in waiting] == [(Status.HELD, "rate_limited", 0)] * 3
     assert [job.attempt for job in waiting] == [1, 0, 0]
     assert len(world.provider.requests) == 1
-    assert all((job.resume_at or 0) - (circuit(world).paused_until or 0) in range(10_001) for job in waiting)
+    assert {(job.resume_at, job.cause) for job in waiting} == {(rate(world).blocked_until, f"rate:{MODEL}")}
     assert [event["model"] for event in events(world, "model_paused")] == [MODEL]
 
     other_model = world.submit(config={"model": "big"})
@@ -168,7 +179,7 @@ def test_a_probe_that_meets_a_rate_limit_leaves_the_circuit_open_and_pauses() ->
 
     assert (world.job(job).status, world.job(job).reason) == (Status.HELD, "rate_limited")
     assert circuit(world).state is CircuitState.OPEN
-    assert (circuit(world).paused_until or 0) > world.clock.now()
+    assert (rate(world).blocked_until or 0) > world.clock.now()
     run_until_ended(world, job, seconds=200)
 
 
@@ -201,7 +212,7 @@ def test_a_lost_wake_up_of_a_job_that_waits_is_sent_again_by_the_sweep() -> None
 
 
 def test_a_batch_of_jobs_under_a_limit_completes_in_little_more_than_the_least_time() -> None:
-    """Sixty jobs against twenty requests a minute, where the provider always says "in 3 s"."""
+    """Sixty jobs against twenty requests a minute, where the provider says "in 3 s" and names no limit."""
     world = World()
     times: list[int] = []
 
@@ -216,13 +227,53 @@ def test_a_batch_of_jobs_under_a_limit_completes_in_little_more_than_the_least_t
 
     world.provider.scripts = _Scripts(script)  # type: ignore[assignment]
     jobs = [world.submit(config={"max_attempts": 1}) for _ in range(60)]
-    began = world.clock.now()
-    while not all(world.job(job).status.is_terminal for job in jobs):
-        assert world.clock.now() - began < 240_000
-        advance(world, 1)
+
+    assert run_until(world, lambda: all(world.job(job).status.is_terminal for job in jobs), 240)
 
     assert {(world.job(job).status, world.job(job).tries) for job in jobs} == {(Status.COMPLETED, 1)}
     assert len(world.provider.requests) < 60 * 10
+
+
+def test_a_named_limit_is_learnt_and_hardly_ever_met_again() -> None:
+    """Two hundred jobs of two tenants against sixty requests a minute: they are refused when all come at once, and hardly later."""
+    world = World()
+    times: list[int] = []
+    refused: list[int] = []
+
+    def script() -> Script:
+        now = world.clock.now()
+        while times and now - times[0] >= 60_000:
+            times.pop(0)
+        if len(times) >= 60:
+            refused.append(now)
+            error = ProviderRateLimited(retry_after=1)
+            error.refusal = Refusal(kind="requests", limit=60, used=60, requested=1, wait=1_000)
+            return refusal(error)
+        times.append(now)
+        return WHOLE
+
+    world.provider.scripts = _Scripts(script)  # type: ignore[assignment]
+    jobs = [world.submit(config={"max_attempts": 1}, caller=caller) for caller in (ALICE, OTHER) for _ in range(100)]
+
+    assert run_until(world, lambda: all(world.job(job).status.is_terminal for job in jobs), 1.3 * 180)
+
+    assert {(world.job(job).status, world.job(job).tries) for job in jobs} == {(Status.COMPLETED, 1)}
+    assert rate(world).requests == 60
+    assert sum(at > refused[0] for at in refused) < 200 * 0.3
+
+
+def test_a_request_above_the_limit_alone_fails_before_it_is_sent() -> None:
+    world = World(WHOLE)
+    limit = RateLimit(model=MODEL, account=ACCOUNT, configured_tokens=1_000, version=1)
+    world.container.rates.save_limit(RateLimit(model=MODEL, account=ACCOUNT), limit)
+    job = world.submit(config={"max_tokens": 2_000})
+    world.deliver()
+
+    failed = world.job(job)
+    assert (failed.status, failed.error and failed.error.code) == (Status.FAILED, "request_invalid")
+    assert failed.error is not None
+    assert "1,000 tokens a minute" in failed.error.message
+    assert world.provider.requests == []
 
 
 class _Scripts:

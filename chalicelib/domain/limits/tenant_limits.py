@@ -1,0 +1,116 @@
+"""The limits of a tenant: its share, how many of its jobs run at once, and how many may wait.
+
+An operator of all tenants sets them. What is not set is as the stage's settings say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import Any
+
+from chalicelib.domain.errors import Detail, InvalidRequest
+from chalicelib.domain.limits.slots import SlotLimit, shards_of, tenant_scope, user_scope
+from chalicelib.domain.queues.lanes import LANES
+from chalicelib.domain.units import Ms
+
+TOTAL = "total"  # the queued-jobs limit of all lanes together
+QUEUED = (TOTAL, *LANES)  # what queued-jobs limits are for
+MIN_WEIGHT, MAX_WEIGHT = 0.01, 100.0
+MAX_CONCURRENCY = 100_000
+MAX_QUEUED = 100_000_000
+MAX_SHARDS = 16  # partitions of one tenant in the indexes of jobs
+
+
+class FairBy(StrEnum):
+    """Between whom the jobs of one lane of a tenant are shared out."""
+
+    TENANT = "tenant"  # nobody: the oldest comes first
+    USER = "user"  # its users: each has the same share
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TenantLimits:
+    """The limits of a tenant. None: as the stage's settings say."""
+
+    tenant: str
+    version: int = 0  # grows with each write; 0: nothing is stored
+    weight: float = 1.0  # its share, compared with the other tenants that wait for the same
+    concurrency: int | None = None  # its jobs that run at once
+    user_concurrency: int | None = None  # the same for each of its users
+    queued: Mapping[str, int] = field(default_factory=dict)  # its jobs that have not ended, by lane and in total
+    fair_by: FairBy = FairBy.TENANT
+    shards: int = 1  # partitions of the indexes of jobs; never lowered, because jobs stay where they are
+    # The highest limits so far: slots may be taken in as many shards as they had.
+    highest_concurrency: int = 0
+    highest_user_concurrency: int = 0
+    updated_at: Ms = 0
+    updated_by: str | None = None  # the user who set them; None: nobody has
+    unknown_fields: Mapping[str, Any] = field(default_factory=dict)  # of a newer version of the code
+
+    def with_defaults(self, defaults: TenantLimits) -> TenantLimits:
+        """Return the limits that hold: the tenant's own, and `defaults` where it has none."""
+        return replace(
+            self,
+            concurrency=defaults.concurrency if self.concurrency is None else self.concurrency,
+            user_concurrency=defaults.user_concurrency if self.user_concurrency is None else self.user_concurrency,
+            queued={**defaults.queued, **self.queued},
+        )
+
+    def slots_of(self, user: str) -> list[SlotLimit]:
+        """Return the concurrency limits of a user's jobs; empty if there are none."""
+        found = []
+        if self.concurrency is not None:
+            scope, highest = tenant_scope(self.tenant), self.highest_concurrency
+            found.append(SlotLimit(scope=scope, limit=self.concurrency, former_shards=shards_of(highest)))
+        if self.user_concurrency is not None:
+            scope, highest = user_scope(self.tenant, user), self.highest_user_concurrency
+            found.append(SlotLimit(scope=scope, limit=self.user_concurrency, former_shards=shards_of(highest)))
+        return found
+
+    def slot_limit(self, scope: str) -> SlotLimit | None:
+        """Return the concurrency limit of a scope of this tenant; None: it has none."""
+        user = scope.removeprefix(user_scope(self.tenant, ""))
+        return next((limit for limit in self.slots_of(user) if limit.scope == scope), None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LimitsChange:
+    """What an operator sets: the names of fields with their values. None: back to the stage's setting.
+
+    Attributes:
+        values: `weight`, `concurrency`, `user_concurrency`, `fair_by` and `shards`.
+        queued: queued-jobs limits by lane, and `total`; what it does not name stays.
+    """
+
+    values: Mapping[str, Any] = field(default_factory=dict)
+    queued: Mapping[str, int | None] = field(default_factory=dict)
+
+
+_UNSET: Mapping[str, Any] = {"weight": 1.0, "fair_by": FairBy.TENANT.value, "concurrency": None, "user_concurrency": None}
+
+
+def change_limits(seen: TenantLimits, change: LimitsChange, by: str, now: Ms) -> TenantLimits:
+    """Return the changed limits; the same object if nothing changes.
+
+    Raises:
+        InvalidRequest: `shards` would be lowered.
+    """
+    values: dict[str, Any] = {name: _UNSET.get(name, seen.shards) if value is None else value for name, value in change.values.items()}
+    if values.get("shards", seen.shards) < seen.shards:
+        raise InvalidRequest(details=(Detail("shards", f"may only grow, because jobs stay where they are stored; it is {seen.shards}"),))
+    if "fair_by" in values:
+        values["fair_by"] = FairBy(values["fair_by"])
+    queued = {name: limit for name, limit in {**seen.queued, **change.queued}.items() if limit is not None}
+    new = replace(seen, **values, queued=queued)
+    if new == seen:
+        return seen
+    return replace(
+        new,
+        version=seen.version + 1,
+        highest_concurrency=max(seen.highest_concurrency, new.concurrency or 0),
+        highest_user_concurrency=max(seen.highest_user_concurrency, new.user_concurrency or 0),
+        updated_at=now,
+        updated_by=by,
+    )

@@ -1,0 +1,113 @@
+"""`headrace limits`: the limits of tenants."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+from urllib.parse import quote
+
+import typer
+
+from cli import output
+from cli.errors import UsageError
+from cli.listing import Listing
+from cli.session import Json, session
+from cli.usage import text
+
+app = typer.Typer(invoke_without_command=True, rich_markup_mode=None, no_args_is_help=False)
+
+NONE = "none"  # the value of an option that removes a limit
+Tenant = Annotated[str, typer.Argument(metavar="TENANT", help="The tenant.", show_default=False, callback=text)]
+COLUMNS = ("tenant", "weight", "running", "each user", "queued", "fair by", "shards")
+
+
+@app.callback()
+def show(ctx: typer.Context, as_json: Json = False) -> None:
+    """Show the limits of your tenant, and how much of them is used. With a key of all tenants, also those of the others.
+
+    \b
+    headrace limits
+    headrace limits set acme --concurrency 50 --user-concurrency 5 --queued low=10000
+    headrace limits set acme --concurrency none
+    """
+    if ctx.invoked_subcommand is not None:
+        return
+    answer = session(ctx).api.get("/limits")
+    if as_json:
+        output.print_json(answer)
+        return
+    own = answer["limits"]
+    _print([own, *(row for row in answer.get("tenants") or () if row["tenant"] != own["tenant"])])
+
+
+@app.command("set")
+def set_limits(
+    ctx: typer.Context,
+    tenant: Tenant,
+    weight: Annotated[float | None, typer.Option(help="Its share, compared with other tenants.", show_default=False)] = None,
+    concurrency: Annotated[str | None, typer.Option(help="How many of its jobs run at once, or none.", show_default=False)] = None,
+    user_concurrency: Annotated[str | None, typer.Option(help="The same for each of its users, or none.", show_default=False)] = None,
+    queued: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="LANE=JOBS", help="How many of its jobs may be unfinished: low=500, total=9000, low=none.", show_default=False
+        ),
+    ] = None,
+    fair_by: Annotated[str | None, typer.Option(help="tenant: the oldest first; user: its users in turn.", show_default=False)] = None,
+    shards: Annotated[int | None, typer.Option(help="Partitions of the lists of its jobs; only to grow.", show_default=False)] = None,
+    as_json: Json = False,
+) -> None:
+    """Set limits of a tenant. What is not given stays; none: as the settings of the stage say. For admins of all tenants."""
+    given: dict[str, Any] = {
+        "weight": weight,
+        "concurrency": _jobs("--concurrency", concurrency),
+        "user_concurrency": _jobs("--user-concurrency", user_concurrency),
+        "fair_by": fair_by,
+        "shards": shards,
+        "queued": dict(_lane_and_jobs(one) for one in queued) if queued else None,
+    }
+    body = {name: None if value == NONE else value for name, value in given.items() if value is not None}
+    if not body:
+        raise UsageError("Say which limit to set: --weight, --concurrency, --user-concurrency, --queued, --fair-by or --shards.")
+    answer = session(ctx).api.put(f"/limits/tenants/{quote(tenant, safe='')}", body)
+    if as_json:
+        output.print_json(answer)
+    else:
+        _print([answer])
+
+
+def _jobs(option: str, value: str | None) -> int | str | None:
+    if value is None or value == NONE:
+        return value
+    if not (value.isascii() and value.isdecimal()):
+        raise UsageError(f"{option} takes a number of jobs, or none; not {value!r}.")
+    return int(value)
+
+
+def _lane_and_jobs(one: str) -> tuple[str, int | None]:
+    lane, equals, jobs = one.partition("=")
+    if not equals:
+        raise UsageError(f"--queued takes a lane and a number of jobs, such as low=500; not {one!r}.")
+    number = _jobs("--queued", jobs)
+    return lane, number if isinstance(number, int) else None
+
+
+def _print(rows: list[dict[str, Any]]) -> None:
+    table = Listing(COLUMNS, whole=COLUMNS[:1])
+    for row in rows:
+        queued = ", ".join(f"{lane} {jobs}" for lane, jobs in (row.get("queued") or {}).items() if jobs is not None)
+        table.add_row(
+            row["tenant"],
+            f"{row['weight']:g}",
+            _used(row.get("running"), row.get("concurrency")),
+            _used(row.get("user_running"), row.get("user_concurrency")),
+            queued,
+            row["fair_by"],
+            row["shards"],
+        )
+    table.print()
+
+
+def _used(running: Any, limit: Any) -> str:
+    if limit is None:
+        return ""
+    return f"{running} of {limit}" if running is not None else f"of {limit}"
