@@ -11,8 +11,10 @@ import pytest
 from chalicelib.domain.auth.identity import Caller, Role
 from chalicelib.domain.errors import Throttled
 from chalicelib.domain.jobs.job import Job, Status
-from chalicelib.domain.limits.pauses import PauseScope
+from chalicelib.domain.limits.pauses import PauseScope, bucket_of
+from chalicelib.domain.queues.causes import CauseKind, cause_of
 from chalicelib.domain.queues.lanes import READY, SCHEDULE
+from chalicelib.domain.queues.wakeup import Grant, WakeUp
 from chalicelib.ports import QueueMessage
 from chalicelib.services.operations.pauses import PauseRequest, end_pauses, set_pause
 from chalicelib.services.scheduling.scheduler import serve_shard
@@ -145,8 +147,6 @@ def test_a_pause_with_an_end_releases_its_jobs_then() -> None:
 
 
 def test_another_tenant_in_the_same_bucket_is_not_held() -> None:
-    from chalicelib.domain.limits.pauses import bucket_of
-
     twin = next(name for number in range(10_000) if bucket_of(name := f"t{number}") == bucket_of("acme"))
     world = World(QUICK)
     pause(world)
@@ -310,3 +310,17 @@ def test_a_pause_in_a_flood_stops_starts_within_two_seconds_and_loses_doubles_an
         first_releases = list(dict.fromkeys(job_id for job_id in sent if job_id in set(waiting)))
         assert first_releases == waiting
     assert peak <= 100  # waves: workers of other jobs are not crowded out
+
+
+def test_what_a_scheduler_took_for_a_paused_job_is_given_back() -> None:
+    """The job had waited for a rate, and its tenant was paused when it was released."""
+    world = World(QUICK)
+    pause(world, EVERYTHING)
+    job = world.submit()
+    grant = Grant(cause_of(CauseKind.RATE, job.model), world.clock.now(), 10)
+    message = QueueMessage(WakeUp(job.id, job.generation, grant).to_json(), "r1")
+
+    with refusing(world.container.rates, "give_back", 0) as returned:
+        world.deliver("normal", [message])
+
+    assert (world.job(job).cause, returned) == ("pause:tenant:acme", [1])
