@@ -68,7 +68,8 @@ def test_a_pause_in_a_flood_stops_what_has_not_begun_and_a_resumption_completes_
     assert max(in_time) <= paused_at + HOLDS_AFTER_MS, max(in_time) - paused_at
     held = [row for row in during if row["status"] == "held"]
     assert held
-    assert {row["reason"] for row in held} == {"paused"}
+    # On a busy machine the pauses cannot be read in time by every worker: their jobs wait for that, and start no sooner.
+    assert "paused" in {row["reason"] for row in held} <= {"paused", "pauses_unknown"}
     assert (listed["general:normal"]["paused"], listed["general:low"]["paused"]) == (True, False)
 
     with stack.sweeping():

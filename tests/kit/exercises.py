@@ -413,6 +413,7 @@ class Exercises(Users):
         """Pauses of one tenant and for everybody, of a batch and of jobs; held jobs run after them."""
         self.call("POST", "/pauses", {"scope": {"lane": "urgent"}, "reason": "test"}, "all")
         self.call("POST", "/queues/general/pause", {"reason": "test"}, "operator")
+        self.clock.advance(3)  # until no worker has the pauses of before
         job, own = self.submit(), self.submit(priority="low")
         self.call("POST", f"/jobs/{own}/pause", {"reason": "test"}, "operator")
         self.cloud.settle()
