@@ -24,7 +24,7 @@ from infra.local import stack_file
 from infra.naming import openai_secret_name
 from tests.kit.paths import ROOT
 
-SWEEPS = ("sweep", "sweep_deliveries", "sweep_job_ends", "sweep_batches")
+SWEEPS = ("sweep", "sweep_lines", "sweep_deliveries", "sweep_job_ends", "sweep_batches")
 SWEEP_SECONDS = 5.0  # between two runs of what a schedule invokes every minute
 SCHEDULED = {**dict.fromkeys(("version", "account", "region", "source", "id", "time", "detail-type"), ""), "detail": {}, "resources": []}
 TERMINAL = ("completed", "incomplete", "failed", "cancelled", "expired")

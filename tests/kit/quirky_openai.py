@@ -24,6 +24,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any
 
+from tests.kit.rate_meter import RateMeter
+
 PERSON = '{"name": "Ada", "born": 1815}'
 PREAMBLE = "I will extract the person now."
 WORD_SECONDS = 0.01
@@ -284,6 +286,7 @@ class QuirkyOpenAI:
         self.limit = limit or Limit()
         self.quirks = {**QUIRKS, "rpm": self._over_limit, **({"": always} if always else {})}
         self.requests: list[Asked] = []
+        self.meters: dict[str, RateMeter] = {}  # by model: rate limits that are told and enforced
         self.answered_at: list[float] = []  # when the requests of `[[rpm]]` were taken, by the monotonic clock
         self._answered: deque[float] = deque()
         self._lock = threading.Lock()
@@ -332,6 +335,7 @@ class _Server(ThreadingHTTPServer):
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     openai: QuirkyOpenAI
+    rate: Mapping[str, str]  # what the response says about the rate limits
 
     def log_message(self, *_: Any) -> None:
         """Requests are recorded instead."""
@@ -343,6 +347,11 @@ class _Handler(BaseHTTPRequestHandler):
         asked = Asked(self.path, json.loads(self.rfile.read(int(self.headers.get("Content-Length") or 0)) or b"{}"))
         self.openai.requests.append(asked)
         quirk = self.openai.quirks.get(asked.quirk)
+        meter = self.openai.meters.get(asked.model)
+        above, self.rate = meter.ask(asked.body) if meter is not None else (None, {})
+        if above is not None:
+            self._refuse(rate_limited(self.rate, above))
+            return
         refusal = _no_responses_api(asked) if not self.path.endswith("/v1/responses") else quirk(asked) if quirk else None
         if refusal is not None:
             self._refuse(refusal)
@@ -369,7 +378,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _stream(self, asked: Asked) -> None:
         self.close_connection = True
         self.send_response(200)
-        for name, value in {"Content-Type": "text/event-stream", "Connection": "close", "x-request-id": "req_fake"}.items():
+        for name, value in {"Content-Type": "text/event-stream", "Connection": "close", "x-request-id": "req_fake", **self.rate}.items():
             self.send_header(name, value)
         self.end_headers()
         events = Events(asked)
