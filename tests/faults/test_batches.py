@@ -85,7 +85,7 @@ class BatchSimulation(TaskSimulation):
         while True:
             until = self.world.clock.now() + SCHEDULE_MS
             self.spawn(self.run_call("sweep", sweep, ctx))
-            self.spawn(self.run_call("sweep", sweep_lines, ctx, until))
+            self.spawn(self.run_call("sweep_lines", sweep_lines, ctx, until))
             self.spawn(self.run_call("sweep_batches", wake_stalled_batches, ctx, until))
             self.spawn(self.run_call("sweep_bulk_operations", wake_stalled_bulk_operations, ctx, until))
             await asyncio.sleep(SWEEP_EVERY)

@@ -10,7 +10,7 @@ from unittest.mock import patch
 import pytest
 
 from chalicelib.domain.auth.identity import Caller, Role
-from chalicelib.domain.failures import ProviderQuotaExhausted
+from chalicelib.domain.failures import RequestRefused
 from chalicelib.domain.jobs.bulk_operation import BulkAction
 from chalicelib.domain.jobs.job import Status
 from chalicelib.services.idempotency import IdempotentRequest
@@ -51,7 +51,7 @@ class BulkSimulation(TaskSimulation):
 
         Return their ids.
         """
-        scripts = (ScriptedAnswer(pieces=2, error=ProviderQuotaExhausted()), ScriptedAnswer(pieces=2))
+        scripts = (ScriptedAnswer(pieces=2, error=RequestRefused("No.")), ScriptedAnswer(pieces=2))
         ids = [await self.submit(f"failing {number}", *scripts) for number in range(JOBS)]
         await self.until(lambda: all(self.job(job_id).status is Status.FAILED for job_id in ids))
         return ids
@@ -71,7 +71,7 @@ class BulkSimulation(TaskSimulation):
         ctx = self.world.container
         while True:
             self.spawn(self.run_call("sweep", sweep, ctx))
-            self.spawn(self.run_call("sweep", sweep_lines, ctx, self.world.clock.now() + SCHEDULE_MS))
+            self.spawn(self.run_call("sweep_lines", sweep_lines, ctx, self.world.clock.now() + SCHEDULE_MS))
             self.spawn(self.run_call("sweep_bulk_operations", wake_stalled_bulk_operations, ctx, self.world.clock.now() + SCHEDULE_MS))
             await asyncio.sleep(SWEEP_EVERY)
 
