@@ -12,6 +12,7 @@ import typer
 
 from cli import output
 from cli.errors import UsageError
+from cli.listing import Listing
 from cli.session import Json, session
 from cli.usage import text
 
@@ -185,21 +186,21 @@ def _print_resumed(answer: dict[str, Any], as_json: bool) -> None:
 
 
 def _print_pauses(rows: list[dict[str, Any]]) -> None:
-    table = output.new_table(["pause", "scope", "tenant", "by", "since", "until", "reason"])
-    table.columns[0].min_width = max((len(str(row.get("pause_id"))) for row in rows), default=0)  # ids must be copyable
+    columns = ["pause", "scope", "tenant", "by", "since", "until", "reason"]
+    table = Listing(columns, whole=["pause", "scope"], spare=["since", "by", "tenant", "reason", "until"])
     for row in rows:
         author = row.get("by") or ("the operator" if row.get("by_operator") else "")
         cells = (row.get("pause_id"), row.get("name"), row.get("tenant") or "everybody", author)
         ends = row.get("until") or "it is resumed"
-        table.add_row(*(output.clean(str(cell)) for cell in (*cells, output.ago(row.get("paused_at")), ends, row.get("reason") or "")))
-    output.stdout().print(table)
+        table.add_row(*cells, output.ago(row.get("paused_at")), ends, row.get("reason") or "")
+    table.print()
 
 
 def _print_queues(rows: list[dict[str, Any]]) -> None:
-    table = output.new_table(["queue", "paused by", "held by it", "messages"])
+    table = Listing(["queue", "paused by", "held by it", "messages"], whole=["queue"], spare=["messages", "held by it"])
     for row in rows:
         held = "" if row.get("held_by_pause") is None else f"{row['held_by_pause']}{' or more' if row.get('held_more') else ''}"
         messages = "" if row.get("messages") is None else f"{row['messages']} in {row.get('queue')}"
         name = (row.get("pause") or {}).get("name") or ""
-        table.add_row(*(output.clean(str(cell)) for cell in (row.get("name"), name, held, messages)))
-    output.stdout().print(table)
+        table.add_row(row.get("name"), name, held, messages)
+    table.print()
