@@ -22,12 +22,14 @@ from chalicelib.domain.units import Ms
 from chalicelib.services.batches.broadcast_progress import TIME_BUDGET_MS, broadcast_batch_progress
 from chalicelib.services.batches.context import BatchContext, enqueue_advance, load_counts
 from chalicelib.services.batches.notify_completion import notify_batch_completed
+from chalicelib.services.batches.pausing import pause_of_rows
 from chalicelib.services.batches.recount import recount_batch
-from chalicelib.services.batches.release_rows import RowDefaults, RowsExpired, release_rows, rows_in_wave
+from chalicelib.services.batches.release_rows import LaneFull, RowDefaults, RowsExpired, release_rows, rows_in_wave
 from chalicelib.services.jobs import bulk_operations
 from chalicelib.services.jobs.cancel_job import cancel_job
 
 FULL_LANE_RETRY_SECONDS = 30  # delay before a batch tries a full lane again
+PAUSED_RECHECK_MS = 120_000  # when a paused batch looks again
 CLOCK_TOLERANCE_MS = 2_000  # accept the retry message this much early, because clocks differ
 ERROR_BACKOFF_MS = 600_000  # pause after an unforeseen error, which will most likely happen again
 
@@ -130,8 +132,14 @@ def _save(ctx: BatchContext, seen: Batch, new: Batch) -> Batch:
 
 
 def _start_wave(run: AdvanceRun, batch: Batch, started: Batch) -> Batch | None:
-    """Save the started wave and release it; if the queue of its rows is full, try again later."""
+    """Save the started wave and release it; if its rows are paused or their queue is full, try again later."""
     ctx, now = run.ctx, run.ctx.clock.now()
+    pause = pause_of_rows(ctx, batch)
+    if pause is not None:  # the resumption wakes the batch, or the sweep does
+        until = min(pause.until or now + PAUSED_RECHECK_MS, now + PAUSED_RECHECK_MS)
+        if batch.locked_until <= now:
+            _save(ctx, batch, batch_rules.postpone(batch, until, now))
+        return None
     queue = queue_for(batch.lane, is_task=batch.model == NO_MODEL)
     if ctx.queues.depth(queue) < ctx.max_lane_depth:
         return _release_wave(run, _save(ctx, batch, started), resumed=False)
@@ -147,6 +155,9 @@ def _release_wave(run: AdvanceRun, batch: Batch, *, resumed: bool) -> Batch | No
     ctx = run.ctx
     try:
         jobs = release_rows(ctx, batch, _row_defaults(run, batch), rows_in_wave(ctx, batch), resumed=resumed)
+    except LaneFull as full:
+        _pause_wave(ctx, batch, full.jobs)
+        return None
     except RowsExpired as exc:  # no row can be released any more, so the batch must end
         ctx.log("batch_rows_expired", batch_id=batch.id, tenant=batch.tenant, error=exc)
         return _save(ctx, batch, batch_rules.fail(batch, _two_bulk_ids(ctx), ctx.clock.now(), batch_rules.FailReason.ROWS_GONE))
@@ -160,6 +171,18 @@ def _release_wave(run: AdvanceRun, batch: Batch, *, resumed: bool) -> Batch | No
         enqueue_advance(ctx.queues, new, -(-(new.next_at - ctx.clock.now()) // 1000))
         return None
     return new
+
+
+def _pause_wave(ctx: BatchContext, batch: Batch, jobs: list[Job]) -> None:
+    """Leave the wave open until the lanes of its rows have room again; the rows without jobs get them then."""
+    now = ctx.clock.now()
+    paused = batch_rules.postpone(batch, now + FULL_LANE_RETRY_SECONDS * 1000 - CLOCK_TOLERANCE_MS, now)
+    try:
+        ctx.batches.replace(batch, paused)
+    except StaleVersion as stale:
+        _cancel_released(ctx, stale.current, jobs)
+        raise
+    enqueue_advance(ctx.queues, paused, FULL_LANE_RETRY_SECONDS)
 
 
 def _cancel_released(ctx: BatchContext, batch: Batch | None, jobs: list[Job]) -> None:
