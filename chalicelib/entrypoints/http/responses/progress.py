@@ -13,9 +13,10 @@ from chalicelib.domain.metrics.throughput import UNMEASURED, Throughput
 from chalicelib.domain.queues.lanes import JOB_QUEUES
 from chalicelib.domain.units import Ms, parse_rfc3339, rfc3339, seconds
 from chalicelib.entrypoints.http.responses.jobs import Shape, first_queued_at, percentage
+from chalicelib.entrypoints.http.responses.pauses import job_pause
 
 
-def status(job: Job, last: Chunk | None, position: int | None, now: Ms, speed: Throughput = UNMEASURED) -> Shape:
+def status(job: Job, last: Chunk | None, position: int | None, now: Ms, speed: Throughput = UNMEASURED, *, content: bool = True) -> Shape:
     """The status of a job. `speed`: the measured throughput of its type and model."""
     known = last.progress if last else {}
     remaining = remaining_seconds(job, known, position, now)
@@ -23,6 +24,7 @@ def status(job: Job, last: Chunk | None, position: int | None, now: Ms, speed: T
         "job_id": job.id,
         "status": job.status.value,
         "reason": job.reason,
+        "paused": job_pause(job, now, content=content),
         "run": job.run,
         "attempt": job.attempt,
         "progress_percentage": _percentage(job, known),
@@ -43,7 +45,7 @@ def progress(job: Job, last: Chunk | None, position: int | None, now: Ms, *, con
     if not content:
         milestones = [{**milestone, "description": None} for milestone in milestones]
     return {
-        **status(job, last, position, now, speed),
+        **status(job, last, position, now, speed, content=content),
         "stages": [_closed(stage, job) for stage in stages] if job.status is Status.COMPLETED else stages,
         "milestones": milestones,
         **{

@@ -67,7 +67,8 @@ def status(request: ApiRequest, job_id: str) -> ApiResponse:
     view = _view(request, job_id)
     if _is_known(request, view):
         return _not_modified(view)
-    return ApiResponse(body=_status_shape(request.container, view), headers={"ETag": view.etag})
+    content = request.caller.may_read_content(view.job)
+    return ApiResponse(body=_status_shape(request.container, view, content=content), headers={"ETag": view.etag})
 
 
 @endpoint(blueprint, "GET", "/jobs/{job_id}/progress", Role.VIEWER, query=("wait",))
@@ -204,8 +205,9 @@ def _position(ctx: Container, job: Job) -> int | None:
     return max(1, ctx.queues.depth(queue_of(job))) if job.status is Status.QUEUED else None
 
 
-def _status_shape(ctx: Container, view: View) -> Shape:
-    return progress_responses.status(view.job, view.last, _position(ctx, view.job), ctx.clock.now(), _throughput(ctx, view))
+def _status_shape(ctx: Container, view: View, *, content: bool = True) -> Shape:
+    speed = _throughput(ctx, view)
+    return progress_responses.status(view.job, view.last, _position(ctx, view.job), ctx.clock.now(), speed, content=content)
 
 
 def _throughput(ctx: Container, view: View) -> Throughput:
