@@ -374,7 +374,8 @@ class ShardLoop:
         ctx, allowed = self._ctx, effective(rate, now)
         frames = await ctx.offload(ctx.rates.frames, rate.account, rate.model, now)
         heads = {tenant: queue.heads[tenant].jobs for tenant in queue.lines}
-        chosen = choose_releases(queue.fair, heads, frames, allowed, now, limit)
+        most_of = await ctx.offload(free_of_tenants, ctx, list(queue.lines))
+        chosen = choose_releases(queue.fair, heads, frames, allowed, now, limit, most_of)
         queue.next_at = chosen.next_at if chosen.next_at is not None else now + ROUND_MS
         kept = chosen.jobs
         if chosen.jobs:
