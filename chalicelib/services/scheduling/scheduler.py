@@ -217,13 +217,22 @@ class ShardLoop:
         ctx = self._ctx
         await self._read_circuits()
         if any(kind_of(cause) is CauseKind.RATE for cause in self._queues):
-            self._facts.rates = {limit.model: limit for limit in await ctx.offload(ctx.rates.limits)}
+            await self._read_rates()
         if MISSING_KEY in self._queues and not self._facts.has_key and now - self._key_at >= KEY_MS:
             self._facts.has_key, self._key_at = await ctx.provider.is_configured(), now
             if not self._facts.has_key:
                 ctx.log("openai_not_configured")
         await self._read_pauses(now)
         self._facts_at = now
+
+    async def _read_rates(self) -> None:
+        """Read the rate limits of all models. If they cannot be read none is known: attempts must tell."""
+        limits: list[RateLimit] = []
+        try:
+            limits = await self._ctx.offload(self._ctx.rates.limits)
+        except Exception as exc:  # noqa: BLE001 - no fault of the store may stop jobs
+            self._ctx.log("rate_limits_unavailable", error=exc)
+        self._facts.rates = {limit.model: limit for limit in limits}
 
     async def _read_circuits(self) -> None:
         """Read the circuits of all models, and the board of the pauses with them.
@@ -365,7 +374,8 @@ class ShardLoop:
         ctx, allowed = self._ctx, effective(rate, now)
         frames = await ctx.offload(ctx.rates.frames, rate.account, rate.model, now)
         heads = {tenant: queue.heads[tenant].jobs for tenant in queue.lines}
-        chosen = choose_releases(queue.fair, heads, frames, allowed, now, limit)
+        most_of = await ctx.offload(free_of_tenants, ctx, list(queue.lines))
+        chosen = choose_releases(queue.fair, heads, frames, allowed, now, limit, most_of)
         queue.next_at = chosen.next_at if chosen.next_at is not None else now + ROUND_MS
         kept = chosen.jobs
         if chosen.jobs:
