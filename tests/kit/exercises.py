@@ -10,6 +10,7 @@ import asyncio
 import json
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 from unittest.mock import patch
@@ -24,28 +25,34 @@ from chalicelib.adapters.aws.openai_credentials import SecretsManagerCredentials
 from chalicelib.adapters.compression import INLINE_BYTES, pack
 from chalicelib.adapters.dynamodb.api_keys import DynamoApiKeys
 from chalicelib.adapters.dynamodb.open_index import OpenIndex
+from chalicelib.adapters.dynamodb.rates import DynamoRates
 from chalicelib.adapters.memory.all import ManualClock
 from chalicelib.adapters.memory.notifications import MemoryWebhookClient
 from chalicelib.adapters.runtime.clock import SystemClock
 from chalicelib.adapters.s3 import files
 from chalicelib.domain.auth.identity import Key, Role
 from chalicelib.domain.failures import RequestRefused
+from chalicelib.domain.limits.rate_limit import RateLimit
 from chalicelib.domain.queues.lanes import LANES, WORK, dead_letter_queue_name, queue_name
 from chalicelib.domain.queues.wakeup import WakeUp
 from chalicelib.domain.streaming.subscriptions import CONNECTION_SHARDS, connection_shard
+from chalicelib.domain.units import Ms
 from chalicelib.job_types import data_cleanup
 from chalicelib.ports import QueueMessage, WebhookResponse
 from chalicelib.services.auth.authenticate import secret_hash
 from chalicelib.services.jobs import bulk_operations
 from chalicelib.services.streaming import prune_connections
+from chalicelib.services.worker.admission.rate_gate import ACCOUNT as ACCOUNT_OF_STAGE
 from chalicelib.services.worker.process_messages import process_messages
 from chalicelib.settings import Settings
 from infra.naming import bucket_name, openai_secret_name, table_name
+from tests.kit.container import InlineLoop
 from tests.kit.failing_store import refusing
 from tests.kit.iam import Roles
 from tests.kit.lambdas import Lambdas
 from tests.kit.moto_stage import ACCOUNT, REGION, STAGE, RealAdapters
 from tests.kit.provider import Script, ScriptedProvider
+from tests.kit.time import JumpingLoop
 
 MAIL_FROM = "headrace@example.com"
 BUCKET = bucket_name(STAGE, ACCOUNT)
@@ -75,16 +82,31 @@ class KeyedProvider(ScriptedProvider):
         await super().cancel(response_id)
 
 
+class MovingClock(ManualClock):
+    """A clock that also moves while a function waits on its event loop, so that a loop of the scheduler ends."""
+
+    def __init__(self, start: Ms) -> None:
+        super().__init__(start)
+        self.loop = JumpingLoop()
+
+    def now(self) -> Ms:
+        return super().now() + round(self.loop.moment * 1000)
+
+
 class FunctionContainer(RealAdapters):
     """The container of one kind of function: its provider and its receivers are scripted, all else is real."""
 
-    def __init__(self, settings: Settings, clock: ManualClock) -> None:
+    def __init__(self, settings: Settings, clock: MovingClock) -> None:
         super().__init__(settings)
         self._manual_clock = clock
 
     @cached_property
     def clock(self) -> Any:
         return self._manual_clock
+
+    @cached_property
+    def worker_loop(self) -> Any:
+        return InlineLoop(self._manual_clock.loop)
 
     @cached_property
     def provider(self) -> Any:
@@ -410,6 +432,7 @@ class Exercises(Users):
         self.call("POST", "/circuits/gpt-4o/open", {"reason": "test"}, "all")
         self.call("POST", "/circuits/gpt-4o/close", {}, "all")
         self.pauses()
+        self.rate_limits()
         sqs, dead = aws.client("sqs"), dead_letter_queue_name(STAGE, "normal")
         sqs.send_message(QueueUrl=sqs.get_queue_url(QueueName=dead)["QueueUrl"], MessageBody=WakeUp(self.submit(), 1).to_json())
         with patch.object(sqs_adapter, "WAIT_SECONDS", 0):
@@ -425,10 +448,11 @@ class Exercises(Users):
         self.call("POST", "/pauses", {"scope": {"lane": "urgent"}, "reason": "test"}, "all")
         self.call("POST", "/queues/export/pause", {"reason": "test"}, "operator")
         self.clock.advance(3)  # until no worker has the pauses of before
-        job, own = self.submit(), self.submit(priority="low")
+        job, own, urgent = self.submit(), self.submit(priority="low"), self.submit(priority="urgent")
         self.call("POST", f"/jobs/{own}/pause", {"reason": "test"}, "operator")
         self.cloud.settle()
-        assert [self.status(each) for each in (job, own)] == ["completed", "held"]
+        assert [self.status(each) for each in (job, own, urgent)] == ["completed", "held", "held"]
+        self.cloud.tick("sweep_lines")
         for route in ("queues", "pauses", "queues/general:low"):
             self.call("GET", f"/{route}", token="operator")
         self.call("POST", "/queues/export/resume", {}, "operator")
@@ -436,7 +460,23 @@ class Exercises(Users):
         self.call("POST", f"/jobs/{own}/resume", token="operator")
         self.clock.advance(3)
         self.cloud.settle()
-        assert self.status(own) == "completed"
+        assert [self.status(each) for each in (own, urgent)] == ["completed", "completed"]
+
+    def rate_limits(self) -> None:
+        """The requests of a model in a minute are used up: jobs wait, and the scheduler releases them."""
+        full = RateLimit(model="gpt-4o-mini", account=ACCOUNT_OF_STAGE, configured_requests=1, version=1)
+        DynamoRates(STAGE).save_limit(RateLimit(model=full.model, account=full.account), full)
+        self.clock.advance(3)
+        jobs = [self.submit() for _ in range(2)]
+        self.cloud.settle()
+        assert sorted(self.status(job) for job in jobs) == ["completed", "held"]
+        self.clock.advance(70)
+        self.cloud.tick("sweep_lines")
+        self.cloud.settle()
+        assert [self.status(job) for job in jobs] == ["completed", "completed"]
+        none = replace(full, configured_requests=None, version=full.version + 1)
+        DynamoRates(STAGE).save_limit(full, none)
+        self.clock.advance(3)
 
     def deletion(self) -> None:
         """Records, rows and objects are deleted: at once, by a message, and by a clean-up."""
@@ -468,7 +508,7 @@ def api_gateway() -> Any:
 
 def prepare(roles: Roles) -> Exercises:
     """Functions with these roles, on the stage that is on moto."""
-    clock, settings = ManualClock(SystemClock().now()), Settings(stage=STAGE, mail_from=MAIL_FROM)
+    clock, settings = MovingClock(SystemClock().now()), Settings(stage=STAGE, mail_from=MAIL_FROM)
     aws.client("ses").verify_email_identity(EmailAddress=MAIL_FROM)
     aws.client("secretsmanager").create_secret(Name=openai_secret_name(STAGE), SecretString="sk-test")
     DynamoApiKeys(STAGE).put_key(
