@@ -91,7 +91,7 @@ def _on_job_change(stage: str) -> list[Statement]:
         *_stream(stage),
         _table(stage, "jobs", (*READ, "UpdateItem")),
         _table(stage, "job_data", READ + CHANGE + REMOVE),
-        _table(stage, "coordination", REMOVE),
+        _table(stage, "coordination", READ + REMOVE),  # limits and lines, for the frames of held jobs
         _table(stage, "counters", READ + CHANGE + REMOVE),
         _table(stage, "accounts", ("GetItem",)),
         _send(stage),

@@ -25,6 +25,7 @@ from chalicelib.domain.limits.sliding_window import Limits
 from chalicelib.domain.rate_headers import LimitHeaders, RateHeaders, Refusal
 from chalicelib.domain.units import Ms
 
+ACCOUNT = "stage"  # a stage has one OpenAI account: that of its key
 MAX_LIMIT = 10**12  # a greater number is no limit
 MOVED = 0.01  # by more than this part a limit has changed
 LOW_SHARE = 0.25  # of a limit that remains; below it the pace is lowered
