@@ -206,6 +206,7 @@ REQUEST_BODIES: dict[str, str] = {
     "POST /uploads": "Upload",
     "POST /circuits/{model}/open": "CircuitReason",
     "POST /circuits/{model}/close": "CircuitReason",
+    "PUT /limits/models/{model}": "ModelLimits",
     "PUT /limits/tenants/{tenant}": "TenantLimits",
     "POST /webhooks/rotate": "Nothing",
     "PUT /webhooks/addresses": "WebhookAddresses",
@@ -213,7 +214,7 @@ REQUEST_BODIES: dict[str, str] = {
     "POST /batches": "BatchSubmission",
     "POST /batches/{batch_id}/retry-failed": "RetryFailed",
 }
-REQUIRED_BODIES = frozenset(["Submission", "Change", "Bulk.request", "FailedJobs", "Upload", "WebhookTest", "TenantLimits"])
+REQUIRED_BODIES = frozenset(["Submission", "Change", "Bulk.request", "FailedJobs", "Upload", "WebhookTest", "ModelLimits", "TenantLimits"])
 FILE_TYPES = [kind for kind in CONTENT_TYPES if kind != FORM]
 REQUEST_SCHEMAS: dict[str, Schema] = {
     "SubmissionFields": closed(SUBMISSION_FIELDS),
@@ -225,6 +226,7 @@ REQUEST_SCHEMAS: dict[str, Schema] = {
     "StreamTicket": TICKET,
     "Upload": closed({"content_type": optional({"enum": FILE_TYPES}), "size": schemas.UPLOAD["properties"]["size"]}, required=["size"]),
     "CircuitReason": schemas.CIRCUIT,
+    "ModelLimits": schemas.MODEL_LIMITS,
     "TenantLimits": schemas.TENANT_LIMITS,
     "Nothing": schemas.NOTHING,
     "WebhookAddresses": ADDRESSES,

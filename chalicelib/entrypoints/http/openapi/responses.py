@@ -139,7 +139,7 @@ _FIELDS: dict[str, str] = {
     "SystemHealth": "status parts issues recommendations generated_at",
     "Circuit": "model scope tenants state reason forced forced_by failures trips last_failure_at opened_at closed_at until",
     "Limits": "limits tenants models types",
-    "ModelLimits.set": "model requests tokens configured_requests configured_tokens source blocked_until used waiting waiting_by_tenant",
+    "ModelLimits.set": "model requests tokens configured source used blocked_until waiting",
     "TenantLimits.set": "tenant weight fair_by concurrency running user_concurrency user_running queued shards updated_at updated_by",
     "Webhooks": "secret rotated_at previous_valid_until addresses email_configured",
     "TestDelivery": "delivered message_id status_code error duration_seconds",

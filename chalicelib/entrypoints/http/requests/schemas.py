@@ -5,6 +5,7 @@ from __future__ import annotations
 from chalicelib.domain.jobs.bulk_operation import BulkAction
 from chalicelib.domain.jobs.dependencies import MAX_PARENTS, POLICIES
 from chalicelib.domain.jobs.job import Status
+from chalicelib.domain.limits.rate_limit import MAX_LIMIT
 from chalicelib.domain.limits.tenant_limits import MAX_CONCURRENCY, MAX_QUEUED, MAX_SHARDS, MAX_WEIGHT, MIN_WEIGHT, QUEUED, FairBy
 from chalicelib.domain.notifications.recipients import MAX_ADDRESSES, MAX_RECIPIENTS
 from chalicelib.domain.notifications.webhook_url import MAX_URL_LENGTH
@@ -80,6 +81,9 @@ TENANT_LIMITS: Schema = closed(
     },
     minProperties=1,
 )
+
+_A_MINUTE: Schema = {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT}
+MODEL_LIMITS: Schema = closed({"requests": optional(_A_MINUTE), "tokens": optional(_A_MINUTE)}, minProperties=1)
 
 CHANGE: Schema = closed(
     {
