@@ -56,7 +56,7 @@ class Settings:
     requests_per_minute: int = 600
     max_long_polls: int = 100
     max_connections: int = 500
-    max_lane_depth: int = 100_000
+    max_lane_depth: int = 1_000_000
     frames_per_second: float = 4.0
     provider_idle_timeout: float = 60.0
     omit_parameters: tuple[str, ...] = ()

@@ -18,6 +18,7 @@ from infra.tables import TABLES
 Resource = dict[str, Any]
 
 TOPIC = "AlarmTopic"  # the logical name
+TOPIC_ARN = "AlarmTopicArn"  # the output of the stage's stack, and the parameter of that of the alarms
 BEHIND_MS = 60_000  # of a reader of the change stream: a record blocks its shard, or the reader is too slow
 # The oldest message of a queue. Its age counts from the send: a message may be delayed for 15
 # minutes (a held job, a delivery that is due later hops so), and then stays in its queue while it is
@@ -52,15 +53,18 @@ def topic_name(stage: str) -> str:
     return f"headrace-{stage}-alarms"
 
 
-def alarm_resources(stage: str) -> dict[str, Resource]:
-    """The topic, its subscription if the stage has an address, and every alarm, by logical name."""
+def topic_resources(stage: str) -> dict[str, Resource]:
+    """The topic, and its subscription if the stage has an address."""
     resources: dict[str, Resource] = {TOPIC: {"Type": "AWS::SNS::Topic", "Properties": {"TopicName": topic_name(stage)}}}
     if ALARM_EMAIL[stage]:
         subscription = {"TopicArn": {"Ref": TOPIC}, "Protocol": "email", "Endpoint": ALARM_EMAIL[stage]}
         resources["AlarmMail"] = {"Type": "AWS::SNS::Subscription", "Properties": subscription}
-    for alarm in alarms(stage):
-        resources[f"{resource_id(alarm.name.replace('-', '_'))}Alarm"] = _resource(alarm, stage)
     return resources
+
+
+def alarm_resources(stage: str) -> dict[str, Resource]:
+    """Every alarm, by logical name. They are sent to the topic that the parameter `TOPIC_ARN` names."""
+    return {f"{resource_id(alarm.name.replace('-', '_'))}Alarm": _resource(alarm, stage) for alarm in alarms(stage)}
 
 
 def alarms(stage: str) -> Iterator[Alarm]:
@@ -155,7 +159,7 @@ def _resource(alarm: Alarm, stage: str) -> Resource:
             "Threshold": alarm.above if alarm.below is None else alarm.below,
             "ComparisonOperator": "GreaterThanThreshold" if alarm.below is None else "LessThanThreshold",
             "TreatMissingData": alarm.missing,
-            "AlarmActions": [{"Ref": TOPIC}],
-            "OKActions": [{"Ref": TOPIC}],
+            "AlarmActions": [{"Ref": TOPIC_ARN}],
+            "OKActions": [{"Ref": TOPIC_ARN}],
         },
     }

@@ -20,7 +20,7 @@ from infra.deployment.recursion import allow_loops
 from infra.deployment.throttling import set_throttles
 from infra.error_handling import without_tracebacks
 from infra.gateway_responses import set_gateway_responses
-from infra.naming import API_STAGE, stack_name
+from infra.naming import API_STAGE, alarm_stack_name, stack_name
 from infra.openai_address import AddressRefused
 from infra.openai_key import ensure_openai_secret
 from infra.stack import delete_stack, deploy_stack, stack_outputs, stack_outputs_or_none
@@ -107,7 +107,8 @@ def destroy(cloud: Cloud) -> None:
         run_chalice(cloud, "delete", {})
     if cloud.stage != "prod":  # CloudFormation can delete only an empty bucket
         empty_bucket(cloud, bucket)
-    delete_stack(cloud, stack_name(cloud.stage))
+    for name in (alarm_stack_name(cloud.stage), stack_name(cloud.stage)):
+        delete_stack(cloud, name)
 
 
 def empty_bucket(cloud: Cloud, bucket: str) -> None:

@@ -19,6 +19,11 @@ STAGES = ("local", "dev", "prod")
 API_STAGE = "api"  # the first path segment of both APIs
 
 
+def alarm_stack_name(stage: str) -> str:
+    """The CloudFormation stack of the alarms."""
+    return f"headrace-{stage}-alarms"
+
+
 def stack_name(stage: str) -> str:
     """The CloudFormation stack of the resources that Chalice does not create."""
     return f"headrace-{stage}"

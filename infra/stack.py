@@ -7,22 +7,30 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
+from infra.alarms import TOPIC_ARN
 from infra.cloud import Cloud
-from infra.naming import stack_name
-from infra.template import template
+from infra.naming import alarm_stack_name, stack_name
+from infra.template import alarm_template, template
 
 Outputs = dict[str, str]
 
 
 def deploy_stack(cloud: Cloud) -> Outputs:
-    """Create or update the stack of the stage and return its outputs."""
-    return put_stack(cloud, stack_name(cloud.stage), template(cloud.stage))
+    """Create or update the stacks of the stage and return the outputs of the first one."""
+    outputs = put_stack(cloud, stack_name(cloud.stage), template(cloud.stage))
+    put_stack(cloud, alarm_stack_name(cloud.stage), alarm_template(cloud.stage), {TOPIC_ARN: outputs[TOPIC_ARN]})
+    return outputs
 
 
-def put_stack(cloud: Cloud, name: str, body: dict[str, Any]) -> Outputs:
+def put_stack(cloud: Cloud, name: str, body: dict[str, Any], parameters: dict[str, str] | None = None) -> Outputs:
     """Create or update one stack, wait until it is done and return its outputs."""
     client = cloud.client("cloudformation")
-    arguments = {"StackName": name, "TemplateBody": json.dumps(body), "Tags": [{"Key": "headrace", "Value": cloud.stage}]}
+    arguments = {
+        "StackName": name,
+        "TemplateBody": json.dumps(body, separators=(",", ":")),
+        "Parameters": [{"ParameterKey": key, "ParameterValue": value} for key, value in (parameters or {}).items()],
+        "Tags": [{"Key": "headrace", "Value": cloud.stage}],
+    }
     if _exists(client, name):
         _update(cloud, client, arguments)
     else:
@@ -42,7 +50,10 @@ def stack_outputs_or_none(cloud: Cloud) -> Outputs | None:
 
 
 def delete_stack(cloud: Cloud, name: str) -> None:
+    """Delete a stack, if it exists."""
     client = cloud.client("cloudformation")
+    if not _exists(client, name):
+        return
     client.delete_stack(StackName=name)
     _wait(cloud, client, "stack_delete_complete", name)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from chalicelib.domain.files import object_retention, upload
 from chalicelib.domain.queues import lanes
-from infra.alarms import TOPIC, alarm_resources
+from infra.alarms import TOPIC, TOPIC_ARN, alarm_resources, topic_resources
 from infra.chalice_config import SETTINGS
 from infra.naming import bucket_name, resource_id
 from infra.tables import TABLES, TTL_ATTRIBUTE, Table, create_table_arguments
@@ -33,12 +33,22 @@ def template(stage: str) -> dict[str, Any]:
     return {
         "AWSTemplateFormatVersion": "2010-09-09",
         "Description": f"Headrace, {stage}: tables, queues and content. Chalice deploys the functions and the APIs.",
-        "Resources": resources | _content(stage) | alarm_resources(stage),
+        "Resources": resources | _content(stage) | topic_resources(stage),
         "Outputs": {
             "JobsStreamArn": {"Value": {"Fn::GetAtt": ["JobsTable", "StreamArn"]}},
             "ContentBucketName": {"Value": {"Ref": "ContentBucket"}},
-            "AlarmTopicArn": {"Value": {"Ref": TOPIC}},
+            TOPIC_ARN: {"Value": {"Ref": TOPIC}},
         },
+    }
+
+
+def alarm_template(stage: str) -> dict[str, Any]:
+    """The template of the alarms of a stage. It is a stack of its own: one template may have 51,200 bytes."""
+    return {
+        "AWSTemplateFormatVersion": "2010-09-09",
+        "Description": f"Headrace, {stage}: alarms.",
+        "Parameters": {TOPIC_ARN: {"Type": "String"}},
+        "Resources": alarm_resources(stage),
     }
 
 

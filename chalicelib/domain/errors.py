@@ -247,9 +247,21 @@ class RateLimited(HeadraceError):
 
 
 class QueueFull(HeadraceError):
-    """The queue of the job holds its maximum number of messages. Retry later or use another lane."""
+    """The queue of the job, or that of its tenant, holds as many jobs as it may. Retry later or use another lane.
+
+    Attributes:
+        facts: of a limit of the tenant: `lane` (None: all together), `limit`, and `open`, its jobs that have
+            not ended.
+    """
 
     code = "queue_full"
+
+    def __init__(self, message: str = "", *, retry_after: int | None = None, facts: Mapping[str, Any] | None = None) -> None:
+        super().__init__(
+            message or "The queue of the job, or that of its tenant, holds as many jobs as it may. Retry later or use another lane.",
+            retry_after=retry_after,
+        )
+        self.facts = dict(facts or {})
 
 
 class TooManyWatchers(HeadraceError):

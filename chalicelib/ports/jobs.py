@@ -52,12 +52,16 @@ class Jobs(Protocol):
     attempts.
     """
 
-    def create(self, job: Job, idempotency: IdempotencyRecord | None = None, replaces: str | None = None) -> None:
+    def create(
+        self, job: Job, idempotency: IdempotencyRecord | None = None, replaces: str | None = None, limits: Mapping[str, int] | None = None
+    ) -> None:
         """Put a new job record, with its idempotency record and its dedupe key in one transaction.
 
-        Repeatable. `replaces` is the ended job that the dedupe key names so far.
+        Repeatable. `replaces` is the ended job that the dedupe key names so far. The places of the job
+        are taken in the same write; `limits` says how many each of their keys has.
 
         Raises:
+            SlotsFull: all places of a key are taken. Nothing was written.
             IdempotencyKeyTaken: the idempotency key is in use and has not expired.
             DedupeConflict: another job has taken the dedupe key meanwhile.
         """
@@ -82,8 +86,8 @@ class Jobs(Protocol):
     def replace(self, seen: Job, new: Job, limits: Mapping[str, int] | None = None) -> None:
         """Swap `new` in for `seen` if the version is still that of `seen`.
 
-        A repeated swap succeeds. The slots that only `new` has are taken in the same write, and those
-        that only `seen` has are given back.
+        A repeated swap succeeds. The slots and places that only `new` has are taken in the same write,
+        and those that only `seen` has are given back.
 
         Args:
             limits: how many slots each key has that `new` may take; one that is absent has no limit.

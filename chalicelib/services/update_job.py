@@ -25,4 +25,4 @@ def update_job(jobs: Jobs, job: Job, change: Callable[[Job], Job | None], limits
         Throttled: other writers came first ten times in a row.
         Unavailable: the store could not be reached; the write may or may not have happened.
     """
-    return update(partial(jobs.replace, limits=limits) if limits else jobs.replace, job, change)
+    return update(jobs.replace if limits is None else partial(jobs.replace, limits=limits), job, change)

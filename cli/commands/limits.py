@@ -130,17 +130,17 @@ def _lane_and_jobs(one: str) -> tuple[str, int | None]:
 
 
 def _print(rows: list[dict[str, Any]]) -> None:
-    table = Listing(COLUMNS, whole=COLUMNS[:1])
+    table = Listing(COLUMNS, whole=("running", "each user"), folded=("queued",), spare=("shards", "fair by", "weight"))
     for row in rows:
         queued = ", ".join(f"{lane} {jobs}" for lane, jobs in (row.get("queued") or {}).items() if jobs is not None)
         table.add_row(
-            row["tenant"],
+            str(row["tenant"]),
             f"{row['weight']:g}",
             _used(row.get("running"), row.get("concurrency")),
             _used(row.get("user_running"), row.get("user_concurrency")),
             queued,
-            row["fair_by"],
-            row["shards"],
+            str(row["fair_by"]),
+            str(row["shards"]),
         )
     table.print()
 

@@ -11,6 +11,12 @@ from tests.e2e.stack import Api, Model, Stack, make_key, until
 from tests.kit.quirky_openai import QuirkyOpenAI
 
 
+@pytest.fixture(scope="module", autouse=True)
+def silent_job(api: Api, quirky_openai: QuirkyOpenAI) -> str:
+    """A job whose answer begins after 75 seconds. It runs beside the other tests."""
+    return api.submit(prompt="[[silent-75]] hi", priority="high", config={"timeout": 300, "max_attempts": 1})
+
+
 def test_job_is_held_for_as_long_as_openai_asks_and_so_are_others_of_its_model(
     stack: Stack, api: Api, model: Model, quirky_openai: QuirkyOpenAI
 ) -> None:
@@ -78,6 +84,12 @@ def test_job_is_held_while_the_address_has_no_such_api(api: Api, model: Model, q
     assert quirky_openai.url in held["error"]["message"]
     assert "404 page not found" in held["error"]["message"]
     api.call("DELETE", f"/jobs/{job_id}")
+
+
+def test_silence_before_the_first_token_is_bounded_by_the_jobs_timeout(api: Api, silent_job: str) -> None:
+    result = api.wait_for_end(silent_job, 150)
+
+    assert (result["status"], result["attempt"]) == ("completed", 1), result
 
 
 def _held(api: Api, job_id: str) -> dict[str, Any] | None:

@@ -2,12 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from decimal import Decimal
+from typing import Any
 
 import pytest
 
 from tests.e2e.stack import Api, Model, Stack, until, words
 from tests.e2e.subscribers import SocketSubscriber
+
+Held = tuple[dict[str, Any], dict[str, Any]]  # a job while it was held, and its result
+ACCOUNT_ERRORS = {"provider_quota_exhausted": (429, "insufficient_quota"), "authentication_failed": (401, "x")}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def held_jobs(stack: Stack) -> Iterator[dict[str, Future[Held]]]:
+    """Jobs whose requests meet an error of the account, by its code.
+
+    Each is held until its circuit lets a request through again, which takes half a minute. They wait
+    beside the other tests.
+    """
+    with ThreadPoolExecutor() as threads:
+        yield {code: threads.submit(_hold, stack.api(), stack.model(), *error) for code, error in ACCOUNT_ERRORS.items()}
+
+
+def _hold(api: Api, model: Model, status: int, openai_code: str) -> Held:
+    model.reply("At last.")
+    model.fail(status, code=openai_code)
+    job_id = api.submit(config={**model.config, "max_attempts": 1})
+    held = until(lambda: (job := api.get(f"/jobs/{job_id}"))["status"] == "held" and job, "a held job")
+    return held, api.wait_for_end(job_id, seconds=120)
 
 
 @pytest.mark.parametrize(
@@ -67,24 +92,6 @@ def test_rate_limit_of_openai_is_waited_for(api: Api, model: Model) -> None:
 
 @pytest.mark.parametrize(
     ("status", "openai_code", "code"),
-    [(429, "insufficient_quota", "provider_quota_exhausted"), (401, "x", "authentication_failed")],
-)
-def test_an_error_of_the_account_holds_the_job(api: Api, model: Model, status: int, openai_code: str, code: str) -> None:
-    """It uses up no attempt, and says what the account lacks."""
-    model.reply("At last.")
-    model.fail(status, code=openai_code)
-    job_id = api.submit(config={**model.config, "max_attempts": 1})
-
-    held = until(lambda: (job := api.get(f"/jobs/{job_id}"))["status"] == "held" and job, "a held job")
-    result = api.wait_for_end(job_id, seconds=120)
-
-    assert (held["reason"], held["error"]["code"]) == ("circuit_open", code)
-    assert held["error"]["suggestion"]
-    assert (result["status"], result["output"]) == ("completed", "At last.")
-
-
-@pytest.mark.parametrize(
-    ("status", "openai_code", "code"),
     [(400, "invalid_value", "request_invalid"), (404, "model_not_found", "request_invalid")],
 )
 def test_permanent_openai_error_fails_the_job(stack: Stack, api: Api, model: Model, status: int, openai_code: str, code: str) -> None:
@@ -117,3 +124,13 @@ def test_a_job_fails_when_its_attempts_are_used_up(api: Api, model: Model) -> No
 
     assert (failed["status"], failed["attempt"], failed["error"]["code"]) == ("failed", 2, "provider_unavailable")
     assert (result["status"], result["attempt"], result["output"]) == ("completed", 3, "The third time.")
+
+
+@pytest.mark.parametrize("code", ACCOUNT_ERRORS)
+def test_an_error_of_the_account_holds_the_job(held_jobs: dict[str, Future[Held]], code: str) -> None:
+    """It uses up no attempt, and says what the account lacks."""
+    held, result = held_jobs[code].result()
+
+    assert (held["reason"], held["error"]["code"]) == ("circuit_open", code)
+    assert held["error"]["suggestion"]
+    assert (result["status"], result["output"]) == ("completed", "At last.")

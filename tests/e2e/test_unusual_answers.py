@@ -19,12 +19,6 @@ PYDANTIC = {
 FORMAT = {"type": "json_schema", "name": "person", "schema": {**PYDANTIC, "required": ["name", "born"], "additionalProperties": False}}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def silent_job(api: Api, quirky_openai: QuirkyOpenAI) -> str:
-    """A job whose answer begins after 75 seconds. It runs beside the other tests."""
-    return api.submit(prompt="[[silent-75]] hi", priority="low", config={"timeout": 300, "max_attempts": 1})
-
-
 def answered(api: Api, prompt: str, **config: Any) -> dict[str, Any]:
     return api.wait_for_end(api.submit(prompt=prompt, config=config))
 
@@ -111,9 +105,3 @@ def test_a_fallback_model_that_refuses_a_parameter_leaves_the_job_to_its_own_mod
     assert held["reason"] == "circuit_open"
     assert (result["status"], result["model"]) == ("completed", name), result
     assert [one.model for one in quirky_openai.asked_for("no-temperature")] == ["gpt-5.2", name]
-
-
-def test_silence_before_the_first_token_is_bounded_by_the_jobs_timeout(api: Api, silent_job: str) -> None:
-    result = api.wait_for_end(silent_job, 150)
-
-    assert (result["status"], result["attempt"]) == ("completed", 1), result

@@ -76,7 +76,7 @@ class Processes:
             name: StepPort(name, getattr(real, name), steps)
             for name in ("job_specs", "chunks", "subscriptions", "connections", "leases", "circuit_breakers", "rates", "deliveries")
         }
-        ports |= {name: StepPort(name, getattr(real, name), steps) for name in ("lines", "tenant_limits")}
+        ports["tenant_limits"] = StepPort("tenant_limits", real.tenant_limits, steps)
         ports["cache"] = CacheStepPort(real.cache, steps, self.history)
         ports["jobs"] = JobsStepPort(real.jobs, steps, self.history, self._on_change)
         ports["results"] = ResultsStepPort(real.results, steps, self.history)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -20,7 +21,6 @@ from chalicelib.services.jobs.advance_bulk import advance_bulk
 from chalicelib.services.jobs.bulk_turns import ADVANCE_BULK
 from chalicelib.services.jobs.cancel_job import cancel_job
 from chalicelib.services.jobs.retry_job import retry_job
-from chalicelib.services.maintenance.sweep_lines import sweep_lines
 from chalicelib.services.maintenance.sweeper import sweep
 from chalicelib.services.streaming.subscriptions import get_connection, subscribe
 from tests.faults.client import SILENCE_SECONDS, Client
@@ -154,13 +154,16 @@ class Simulation(Processes):
                     self.spawn(self.run_worker(messages, queue))
             while messages := queues.receive(SCHEDULE, 1):
                 self.spawn(self.run_scheduler(messages[0]))
-            times = [message.visible_at for queue in (*QUEUES, SCHEDULE) for message in queues.messages[queue]]
-            pause = max(0.0, (min(times) - self.world.clock.now()) / 1000) if times else SWEEP_EVERY
-            try:
-                async with asyncio.timeout(pause):
-                    await self._sent.wait()
-            except TimeoutError:
-                continue
+            await self._wait_for_message(
+                self._sent, [message.visible_at for queue in (*QUEUES, SCHEDULE) for message in queues.messages[queue]]
+            )
+
+    async def _wait_for_message(self, sent: asyncio.Event, visible_at: list[int]) -> None:
+        """Wait until a message is sent, or the first of these times."""
+        pause = max(0.0, (min(visible_at) - self.world.clock.now()) / 1000) if visible_at else SWEEP_EVERY
+        with suppress(TimeoutError):
+            async with asyncio.timeout(pause):
+                await sent.wait()
 
     async def _sweep(self) -> None:
         await asyncio.sleep(SWEEP_PHASE)
@@ -169,9 +172,7 @@ class Simulation(Processes):
                 skewed = SkewedClock(self.world.clock, self.sweeper_skew)
                 ctx = self.world.container.with_changes(clock=skewed)
                 self.spawn(self.run_call("sweep", sweep, ctx))
-                self.spawn(self.run_call("sweep", sweep_lines, ctx, skewed.now() + SERVE_MS))
                 self.spawn(self.run_call("sweep", serve_overdue_ends, ctx, skewed.now() + SERVE_MS))
-                self.spawn(self.run_call("sweep", sweep_lines, ctx, skewed.now() + SERVE_MS))
             await asyncio.sleep(SWEEP_EVERY)
 
     async def _read_changes(self) -> None:
@@ -212,10 +213,13 @@ class TaskSimulation(Simulation):
         return ", ".join(filter(None, [super().unfinished(), f"tasks {tasks}" if tasks else ""]))
 
     async def _deliver_tasks(self) -> None:
+        queues: Any = self.world.container.queues
         while True:
+            queues.task_sent.clear()
+            await asyncio.sleep(0.2)
             for message in self.real.queues.receive(TASKS):
                 self.spawn(self._run_task(message.body, message.receipt))
-            await asyncio.sleep(0.2)
+            await self._wait_for_message(queues.task_sent, [message.visible_at for message in self.real.queues.messages[TASKS]])
 
     async def _run_task(self, body: str, receipt: str) -> None:
         """Run one message, and delete it only if its function has returned."""

@@ -106,16 +106,19 @@ class CacheStepPort(StepPort):
 
 
 class QueuesStepPort(StepPort):
-    """The queues. `sent` is set when there is a new message to receive."""
+    """The queues. `sent` is set when there is a new wake-up to receive, `task_sent` when there is a new task."""
 
     def __init__(self, real: Any, steps: Steps, sent: asyncio.Event) -> None:
         super().__init__("queues", real, steps)
         self._sent = sent
+        self.task_sent = asyncio.Event()
 
     def _effect(self, method: str, *args: Any, **named: Any) -> Any:
         value = super()._effect(method, *args, **named)
         if method in ("send", "send_released", "send_task"):
             self._sent.set()
+        if method == "send_task":
+            self.task_sent.set()
         return value
 
 

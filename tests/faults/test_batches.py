@@ -24,6 +24,7 @@ from chalicelib.services.batches.submit_batch import prepare_batch, submit_batch
 from chalicelib.services.batches.wake_batches import wake_stalled_batches
 from chalicelib.services.idempotency import IdempotentRequest
 from chalicelib.services.jobs.wake_bulk_operations import wake_stalled_bulk_operations
+from chalicelib.services.maintenance.sweep_lines import sweep_lines
 from chalicelib.services.maintenance.sweeper import sweep
 from tests.faults.invariants import violations
 from tests.faults.processes import Change
@@ -78,12 +79,13 @@ class BatchSimulation(TaskSimulation):
             self._counting = False
 
     async def _sweep(self) -> None:
-        """Invoke the three scheduled functions, which run at the same time."""
+        """Invoke the four scheduled functions, which run at the same time."""
         await asyncio.sleep(SWEEP_PHASE)
         ctx = self.world.container
         while True:
             until = self.world.clock.now() + SCHEDULE_MS
             self.spawn(self.run_call("sweep", sweep, ctx))
+            self.spawn(self.run_call("sweep_lines", sweep_lines, ctx, until))
             self.spawn(self.run_call("sweep_batches", wake_stalled_batches, ctx, until))
             self.spawn(self.run_call("sweep_bulk_operations", wake_stalled_bulk_operations, ctx, until))
             await asyncio.sleep(SWEEP_EVERY)

@@ -10,13 +10,14 @@ from unittest.mock import patch
 import pytest
 
 from chalicelib.domain.auth.identity import Caller, Role
-from chalicelib.domain.failures import ProviderQuotaExhausted
+from chalicelib.domain.failures import RequestRefused
 from chalicelib.domain.jobs.bulk_operation import BulkAction
 from chalicelib.domain.jobs.job import Status
 from chalicelib.services.idempotency import IdempotentRequest
 from chalicelib.services.jobs import bulk_operations
 from chalicelib.services.jobs.bulk_operations import BulkRequest, StartedBulk, start_bulk
 from chalicelib.services.jobs.wake_bulk_operations import wake_stalled_bulk_operations
+from chalicelib.services.maintenance.sweep_lines import sweep_lines
 from chalicelib.services.maintenance.sweeper import sweep
 from tests.faults.invariants import violations
 from tests.faults.provider import ScriptedAnswer
@@ -50,7 +51,7 @@ class BulkSimulation(TaskSimulation):
 
         Return their ids.
         """
-        scripts = (ScriptedAnswer(pieces=2, error=ProviderQuotaExhausted()), ScriptedAnswer(pieces=2))
+        scripts = (ScriptedAnswer(pieces=2, error=RequestRefused("No.")), ScriptedAnswer(pieces=2))
         ids = [await self.submit(f"failing {number}", *scripts) for number in range(JOBS)]
         await self.until(lambda: all(self.job(job_id).status is Status.FAILED for job_id in ids))
         return ids
@@ -65,11 +66,12 @@ class BulkSimulation(TaskSimulation):
         await (self.request(start) if repeat else self.run_call("api", start))
 
     async def _sweep(self) -> None:
-        """Invoke the two scheduled functions, which run at the same time."""
+        """Invoke the three scheduled functions, which run at the same time."""
         await asyncio.sleep(SWEEP_PHASE)
         ctx = self.world.container
         while True:
             self.spawn(self.run_call("sweep", sweep, ctx))
+            self.spawn(self.run_call("sweep_lines", sweep_lines, ctx, self.world.clock.now() + SCHEDULE_MS))
             self.spawn(self.run_call("sweep_bulk_operations", wake_stalled_bulk_operations, ctx, self.world.clock.now() + SCHEDULE_MS))
             await asyncio.sleep(SWEEP_EVERY)
 

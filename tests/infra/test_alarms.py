@@ -10,11 +10,11 @@ from chalicelib.adapters.aws.sqs import MAX_DELAY
 from chalicelib.domain.jobs.transitions import MAX_ISOLATED_CRASHES
 from chalicelib.domain.queues import lanes
 from infra import alarms
-from infra.alarms import alarm_resources
+from infra.alarms import TOPIC_ARN, topic_resources
 from infra.chalice_config import FUNCTIONS
 from infra.naming import STAGES, resource_id, table_name
 from infra.tables import TABLES
-from infra.template import template
+from infra.template import alarm_template, template
 from tests.kit.paths import ROOT
 
 # The metrics that AWS has under these names, and the dimensions that they have. An alarm on any
@@ -34,7 +34,7 @@ STATISTIC = {"Errors": "Sum", "Invocations": "Sum", "ReadThrottleEvents": "Sum",
 
 def made(stage: str = "prod") -> dict[str, dict[str, Any]]:
     """The properties of every alarm by its name without the stage."""
-    found = [one["Properties"] for one in template(stage)["Resources"].values() if one["Type"] == "AWS::CloudWatch::Alarm"]
+    found = [one["Properties"] for one in alarm_template(stage)["Resources"].values()]
     return {one["AlarmName"].removeprefix(f"headrace-{stage}-"): one for one in found}
 
 
@@ -54,7 +54,7 @@ def test_an_alarm_watches_a_metric_that_exists_by_its_statistic(name: str, alarm
 
 @pytest.mark.parametrize(("name", "alarm"), made().items(), ids=made().keys())
 def test_an_alarm_tells_the_topic_when_it_begins_and_ends(name: str, alarm: dict[str, Any]) -> None:
-    assert alarm["AlarmActions"] == alarm["OKActions"] == [{"Ref": "AlarmTopic"}]
+    assert alarm["AlarmActions"] == alarm["OKActions"] == [{"Ref": TOPIC_ARN}]
     assert alarm["AlarmDescription"].endswith(".")
 
 
@@ -128,9 +128,9 @@ def test_the_documents_say_how_many_alarms_a_stage_has_and_what_they_cost(stage:
 def test_alarms_are_mailed_to_the_address_of_the_stage(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(alarms, "ALARM_EMAIL", {"dev": "ops@example.org", "prod": ""})
 
-    assert alarm_resources("dev")["AlarmMail"]["Properties"] == {
+    assert topic_resources("dev")["AlarmMail"]["Properties"] == {
         "TopicArn": {"Ref": "AlarmTopic"},
         "Protocol": "email",
         "Endpoint": "ops@example.org",
     }
-    assert "AlarmMail" not in alarm_resources("prod")
+    assert "AlarmMail" not in topic_resources("prod")

@@ -107,7 +107,7 @@ def test_reserved_concurrency_is_set_in_prod_only() -> None:
         functions = stage_block(stage)["lambda_functions"]
         return {name: each["reserved_concurrency"] for name, each in functions.items() if "reserved_concurrency" in each}
 
-    scheduled = ("sweep", "sweep_deliveries", "sweep_job_ends", "sweep_batches", "sweep_bulk_operations")
+    scheduled = ("sweep", "sweep_lines", "sweep_deliveries", "sweep_job_ends", "sweep_batches", "sweep_bulk_operations")
     readers = {"on_job_change": 40, "count_jobs": 20}
     assert reserved("prod") == {"api_handler": 300, "websocket_connect": 40, **readers, **dict.fromkeys(scheduled, 2)}
     assert reserved("dev") == reserved("local") == {}
@@ -116,8 +116,8 @@ def test_reserved_concurrency_is_set_in_prod_only() -> None:
 
 def test_too_low_account_concurrency_is_reported_for_prod() -> None:
     """A new account has ten; AWS keeps a hundred unreserved."""
-    assert concurrency_problem("prod", 510) is None
-    assert concurrency_problem("prod", 509) is not None
+    assert concurrency_problem("prod", 512) is None
+    assert concurrency_problem("prod", 511) is not None
     assert "This account has 10." in (concurrency_problem("prod", 10) or "")
     assert concurrency_problem("dev", 10) is None
 
@@ -143,9 +143,9 @@ def test_statement_ids_of_a_policy_are_unique_and_alphanumeric(stage: str, kind:
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_only_workers_and_the_sweeper_may_read_the_openai_key(stage: str) -> None:
-    """The sweeper cancels the response of a durable job that it ends."""
-    assert readers_of(stage, f"headrace/{stage}/openai") == {"worker", "sweep"}
+def test_only_workers_the_sweeper_and_the_scheduler_may_read_the_openai_key(stage: str) -> None:
+    """The sweeper cancels the response of a durable job that it ends; the scheduler looks whether there is a key."""
+    assert readers_of(stage, f"headrace/{stage}/openai") == {"worker", "sweep", "run_scheduler"}
 
 
 @pytest.mark.parametrize("stage", STAGES)

@@ -91,7 +91,16 @@ def test_a_stage_is_removed_under_its_lock_and_with_its_record(monkeypatch: pyte
 
     deploy.destroy(Cloud("dev"))
 
-    assert steps.done == ["take lock", "take record", "run_chalice delete", "give record", "give lock", "empty_bucket", "delete_stack"]
+    assert steps.done == [
+        "take lock",
+        "take record",
+        "run_chalice delete",
+        "give record",
+        "give lock",
+        "empty_bucket",
+        "delete_stack",
+        "delete_stack",
+    ]
 
 
 @pytest.mark.parametrize("error", [StageLocked("ann@laptop deploys"), NotSettled("not ready")])

@@ -22,7 +22,7 @@ from chalicelib.services.jobs.edit_job import MAX_EXPIRY_MS
 from infra.deployment.record import LOCK, RECORD
 from infra.naming import STAGES, bucket_name, table_name
 from infra.tables import TABLES, create_table_arguments
-from infra.template import template
+from infra.template import alarm_template, template
 
 QUEUES = list(lanes.JOB_QUEUES)
 LONGEST_STAGE = "x" * 20  # `Settings.stage`
@@ -48,14 +48,15 @@ def tables(stage: str) -> dict[str, dict[str, Any]]:
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_cfn_lint_finds_nothing(problems: Callable[[dict[str, Any]], list[str]], stage: str) -> None:
-    assert problems(template(stage)) == []
+    assert problems(template(stage)) == problems(alarm_template(stage)) == []
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_template_fits_into_a_request(stage: str) -> None:
+@pytest.mark.parametrize("made", [template, alarm_template])
+def test_template_fits_into_a_request(made: Callable[[str], dict[str, Any]], stage: str) -> None:
     """`create_stack` takes the text itself; a longer one has to be an object of S3."""
-    assert len(json.dumps(template(stage)).encode()) <= TEMPLATE_BODY
-    assert len(template(stage)["Resources"]) <= RESOURCES
+    assert len(json.dumps(made(stage), separators=(",", ":")).encode()) <= TEMPLATE_BODY
+    assert len(made(stage)["Resources"]) <= RESOURCES
 
 
 @pytest.mark.parametrize("stage", [*STAGES, LONGEST_STAGE])
@@ -213,5 +214,5 @@ def test_tables_can_be_created_with_boto3() -> None:
             client.create_table(**create_table_arguments(table, "dev"))
 
         jobs = client.describe_table(TableName="headrace-dev-jobs")["Table"]
-    assert {index["IndexName"] for index in jobs["GlobalSecondaryIndexes"]} == {"by_tenant", "by_user", "by_state", "due"}
+    assert {index["IndexName"] for index in jobs["GlobalSecondaryIndexes"]} == {"by_tenant", "by_user", "by_state", "due", "by_line"}
     assert jobs["LatestStreamArn"]

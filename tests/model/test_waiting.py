@@ -13,19 +13,26 @@ from functools import partial
 from typing import Any
 
 from chalicelib.domain.jobs.job import Job, Status
+from chalicelib.domain.jobs.job_type import Limits as JobTypeLimits
 from chalicelib.domain.jobs.transitions import claim, hold
-from chalicelib.domain.limits.admission import HoldReason
+from chalicelib.domain.limits.admission import HoldReason, RateTaken, WaitUntil
 from chalicelib.domain.limits.circuit_breaker import CircuitBreaker, force_open
-from chalicelib.domain.limits.sliding_window import Limits, added, fits, used
+from chalicelib.domain.limits.sliding_window import SECONDS, WIDE_WINDOW, Limits, added, fits, used
 from chalicelib.domain.queues.causes import CauseKind, cause_of, shard_of
 from chalicelib.domain.queues.lanes import READY, SCHEDULE
+from chalicelib.domain.queues.wakeup import GRANT_MS, Grant
 from chalicelib.ports import Line, Shard
 from chalicelib.services.maintenance.context import SweepResult
 from chalicelib.services.maintenance.sweep_lines import sweep_lines
 from chalicelib.services.scheduling.scheduler import serve_shard
-from chalicelib.services.scheduling.visits import Call, ShardMessage
+from chalicelib.services.scheduling.visits import CLOCK_ERROR_MS, Call, ShardMessage
+from chalicelib.services.worker.admission import type_gate
+from chalicelib.services.worker.admission.gates import admit_job
+from chalicelib.services.worker.admission.rate_gate import granted_rate
+from chalicelib.services.worker.run_task import TaskRun
 from tests.kit.failing_store import refusing
-from tests.kit.jobs import NOW
+from tests.kit.jobs import NOW, job
+from tests.kit.task_types import chore, with_job_types
 from tests.kit.time import run
 from tests.kit.world import ALICE, World
 from tests.model.search import Small, explore
@@ -331,7 +338,8 @@ def test_a_request_is_dropped_as_seen_without_a_look_at_both() -> None:
     assert shard is not None
     assert shard.asleep_until > 0
     assert requests[-1].counts(shard, world.clock.now())
-    assert not replace(requests[0], at=shard.since).counts(shard, world.clock.now())
+    assert replace(requests[0], at=shard.since - 1_000).counts(shard, world.clock.now())  # by a clock that is a second behind
+    assert not replace(requests[0], at=shard.since - CLOCK_ERROR_MS).counts(shard, world.clock.now())
 
 
 def test_a_shard_that_is_asleep_misses_a_line_without_being_woken_for_a_new_one() -> None:
@@ -425,9 +433,14 @@ def test_more_than_the_limit_starts_without_an_end_of_grants() -> None:
     assert without(Grants(), "expires").endswith("a worker asks for job 1: it starts; the grant of job 0 from second 0: it starts")
 
     counted = World().container.rates.take("account", MODEL, 1, 1, NOW)
+    last = NOW + 1_000 * (WIDE_WINDOW - 1)  # an ask within the window
+    grant = Grant(cause_of(CauseKind.RATE, MODEL), NOW, 1)
 
-    assert not fits(added(counted, NOW + 63_000, 1, 1), Limits(requests=1), 1, NOW + 63_000)  # its start may be three seconds late
-    assert fits(added(counted, NOW + 64_000, 1, 1), Limits(requests=1), 1, NOW + 64_000)
+    assert not fits(added(counted, last, 1, 1), Limits(requests=1), 1, last)
+    assert fits(added(counted, last + 1_000, 1, 1), Limits(requests=1), 1, last + 1_000)
+    assert grant.is_valid(NOW)
+    assert GRANT_MS <= 1_000 * (WIDE_WINDOW - SECONDS)  # what starts late is still a minute away from what starts then
+    assert not grant.is_valid(NOW + GRANT_MS)
 
 
 def test_more_than_the_limit_starts_without_giving_back_on_its_own_second() -> None:
@@ -443,8 +456,33 @@ def test_more_than_the_limit_starts_without_giving_back_on_its_own_second() -> N
     assert used(frames, NOW + 61_000) == (1, 7)  # the one of its second has gone, that of the other one has stayed
 
 
+def test_an_expired_grant_is_given_back_once_though_the_job_is_refused_again() -> None:
+    """The same rule: what is given back twice lets one more start than is counted."""
+
+    async def work(_: TaskRun) -> Any:
+        return {}
+
+    world, kind = World(), chore(work, limits=JobTypeLimits(per_minute=2))
+    world.container.job_type = with_job_types(kind)
+    task, rates, account = world.submit("task", job_type=kind.name, input="task"), world.container.rates, type_gate.ACCOUNT
+    grant = Grant(cause_of(CauseKind.TYPE, kind.name), world.clock.now())
+    rates.take(account, kind.name, 0, 2, grant.at)  # another job has started in its second
+    world.clock.advance(GRANT_MS / 1000)
+    now = world.clock.now()
+    rates.take(account, kind.name, 0, 1, now)  # and another one now
+
+    admission = world.loop.run_until_complete(admit_job(world.container, task, grant))
+
+    assert isinstance(admission, WaitUntil)
+    assert used(rates.frames(account, kind.name, now), now) == (2, 0)
+
+
 def test_more_than_the_limit_starts_without_the_record_deciding_what_a_grant_is_for() -> None:
     assert without(Grants(), "derived").startswith("a scheduler grants job 0 1; job 0 is edited: 2 tokens")
+
+    granted = granted_rate(job(tokens=7), Grant(cause_of(CauseKind.RATE, MODEL), NOW, 1), NOW)
+
+    assert granted == RateTaken(MODEL, 7, NOW)
 
 
 # ---- slots

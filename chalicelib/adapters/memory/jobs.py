@@ -10,7 +10,7 @@ from dataclasses import replace
 from chalicelib.domain.errors import DedupeConflict, IdempotencyKeyTaken, SlotsFull, StaleVersion
 from chalicelib.domain.jobs.index_keys import DUE_SHARDS, LISTED_BY_END, due_partition, due_shard, sort_key
 from chalicelib.domain.jobs.job import Job
-from chalicelib.domain.jobs.transitions import is_stored
+from chalicelib.domain.jobs.transitions import counted_by, is_stored
 from chalicelib.domain.limits.slots import scope_of
 from chalicelib.domain.units import Ms
 from chalicelib.ports import IdempotencyRecord, IdempotentResult, JobQuery
@@ -26,7 +26,9 @@ class MemoryJobs:
         self._dedupe_keys: dict[tuple[str, str, str], str] = {}
         self._lock = threading.RLock()
 
-    def create(self, job: Job, idempotency: IdempotencyRecord | None = None, replaces: str | None = None) -> None:
+    def create(
+        self, job: Job, idempotency: IdempotencyRecord | None = None, replaces: str | None = None, limits: Mapping[str, int] | None = None
+    ) -> None:
         with self._lock:
             if job.id in self.records:
                 return
@@ -34,6 +36,7 @@ class MemoryJobs:
                 raise IdempotencyKeyTaken
             if job.dedupe_key and self.get_by_dedupe_key(job.tenant, job.user, job.dedupe_key) not in (None, replaces):
                 raise DedupeConflict
+            self._count(counted_by(job), set(), limits or {})
             self.records[job.id] = job
             if idempotency:
                 self._idempotency[idempotency.scope, idempotency.key] = _row(idempotency, job.id)
@@ -49,23 +52,25 @@ class MemoryJobs:
             return [self.records[job_id] for job_id in job_ids if job_id in self.records]
 
     def replace(self, seen: Job, new: Job, limits: Mapping[str, int] | None = None) -> None:
-        taken, given_back = set(new.slots) - set(seen.slots), set(seen.slots) - set(new.slots)
         with self._lock:
             current = self.records.get(seen.id)
             if is_stored(current, new):
                 return
             if current is None or current.version != seen.version:
                 raise StaleVersion(current)
-            for key in sorted(taken):
-                if limits is not None and key in limits and self.slots[key] >= limits[key]:
-                    raise SlotsFull(scope_of(key))
-            self.slots.update(taken)
-            self.slots.subtract(given_back)
+            self._count(counted_by(new), counted_by(seen), limits or {})
             self.records[seen.id] = new
 
     def slots_taken(self, keys: Collection[str]) -> dict[str, int]:
         with self._lock:
             return {key: self.slots[key] for key in keys}
+
+    def _count(self, new: set[str], seen: set[str], limits: Mapping[str, int]) -> None:
+        for key in sorted(new - seen):
+            if key in limits and self.slots[key] >= limits[key]:
+                raise SlotsFull(scope_of(key))
+        self.slots.update(new - seen)
+        self.slots.subtract(seen - new)
 
     def delete(self, seen: Job) -> None:
         with self._lock:

@@ -27,11 +27,14 @@ class JobEdit:
     changes_spec: bool = False  # the job spec changes too, so the version must grow in any case
 
 
-def apply_edit(job: Job, edit: JobEdit, now: Ms) -> Job | None:
+def apply_edit(job: Job, edit: JobEdit, now: Ms, places: tuple[str, ...] | None = None) -> Job | None:
     """Return the edited record; the same object if nothing changes; None if that is not allowed.
 
     Moving the start moves the expiry and the end of its retries by the same time, unless
     `expires_at` is set.
+
+    Args:
+        places: the places in the queue of its tenant after a change of lane; None: those that it has.
     """
     if job.status.is_terminal:
         return None
@@ -41,7 +44,7 @@ def apply_edit(job: Job, edit: JobEdit, now: Ms) -> Job | None:
     if new is None:
         return None
     if edit.lane is not None and edit.lane != new.lane:
-        new = _move_to_lane(new, edit.lane, now)
+        new = replace(_move_to_lane(new, edit.lane, now), places=new.places if places is None else places)
     if edit.expires_at is not None:
         new = replace(new, expires_at=edit.expires_at)
     if edit.tags is not None:

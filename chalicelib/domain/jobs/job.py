@@ -136,6 +136,7 @@ class Job:
     cause: str | None = None
     tokens: int = 0  # what an attempt is charged against a token rate; 0: unknown, or a task
     slots: tuple[str, ...] = ()  # keys of the concurrency limits of which it has a slot
+    places: tuple[str, ...] = ()  # keys of the queued-jobs limits that count it, until it has ended
     waits: tuple[Wait, ...] = ()  # the last times for which it was held, the latest last
     ttl: int | None = None  # seconds since 1970 when DynamoDB may remove it; None: not ended
 

@@ -364,7 +364,7 @@ def expire(job: Job, now: Ms) -> Job:
     return _end(job, now, Status.EXPIRED, length=job.length or 0)
 
 
-def restart(job: Job, now: Ms, expires_in: Ms, retry_for: Ms) -> Job | None:
+def restart(job: Job, now: Ms, expires_in: Ms, retry_for: Ms, places: tuple[str, ...] = ()) -> Job | None:
     """Apply a manual retry: start a `retrying`, held or delayed job now, or start a new run of an
     ended job, but not of a completed one (protocol rule 11: terminal is final for a run).
 
@@ -373,6 +373,7 @@ def restart(job: Job, now: Ms, expires_in: Ms, retry_for: Ms) -> Job | None:
     Args:
         expires_in: milliseconds within which the new run must start.
         retry_for: milliseconds after which the new run starts no further attempt.
+        places: the places of a new run in the queue of its tenant.
     """
     if not job.status.is_terminal and job.status is not Status.QUEUED and is_claimable(job):
         due = now + QUEUED_CHECK_DELAY_MS
@@ -401,6 +402,7 @@ def restart(job: Job, now: Ms, expires_in: Ms, retry_for: Ms) -> Job | None:
         reason=None,
         resume_at=None,
         isolated_crashes=0,
+        places=places,
         ttl=None,
     )
 
@@ -524,6 +526,11 @@ def _waited_too_long(job: Job) -> JobError:
     )
 
 
+def counted_by(job: Job) -> set[str]:
+    """Return the keys of all that counts the job: its slots and its places in queues."""
+    return {*job.slots, *job.places}
+
+
 def keeps_slots(job: Job) -> bool:
     """Whether the job keeps the slots that its claim took: until its attempt ends, whoever ends it.
 
@@ -534,12 +541,14 @@ def keeps_slots(job: Job) -> bool:
 
 def _next(job: Job, now: Ms, **changes: Any) -> Job:
     """Return the next record. A job that is not held any more stands in no line, and one whose attempt
-    has ended has no slots.
+    has ended has no slots; one that has ended itself has no place in a queue.
     """
     if job.status is Status.HELD and changes.get("status", Status.HELD) is not Status.HELD:
         changes = {"cause": None, "waits": _ended_waits(job, now), **changes}
     new = replace(job, version=job.version + 1, updated_at=now, **changes)
-    return replace(new, slots=()) if new.slots and not keeps_slots(new) else new
+    if new.slots and not keeps_slots(new):
+        new = replace(new, slots=())
+    return replace(new, places=()) if new.places and new.status.is_terminal else new
 
 
 def _end(job: Job, now: Ms, status: Status, **changes: Any) -> Job:

@@ -6,7 +6,7 @@
 | less than a quarter `remaining` | others use the same account: the scheduler slows down in proportion, for ten seconds |
 | 429 with "Limit 500, Used 500, Requested 1" | the limit; nothing starts before the provider's wait is over |
 | 429 with the limit of a day | only the wait |
-| 429 without numbers | nine tenths of what was accepted in the last minute; it grows back by 1 % a minute |
+| 429 without numbers | nine tenths of what was accepted in the last minute, less if it follows another one; it grows back by 1 % a minute |
 
 A configured limit wins if it is lower. All functions are pure; they return the same object if
 nothing changes that is worth a write. A store writes the new value only if the version that it was
@@ -33,6 +33,7 @@ SHARE_STEP = 0.05  # a share that remains is kept in such steps: not each respon
 SHARE_TTL_MS, SHARE_REFRESH_MS = 10_000, 5_000  # how long a share counts, and when the same one is written again
 MIN_PACE = 0.1
 ACCEPTED_PART = 0.9
+AGAIN_MS, AGAIN_PART = 120_000, 0.8  # a refusal so soon after the one before: it was not enough
 MIN_ACCEPTED = 0.2  # of the limit; whoever is refused with less met something else than this limit
 RECOVERY_MS, RECOVERY_STEP = 60_000, 0.01  # the factor grows by so much each minute
 SAME_REFUSAL_MS = 10_000  # refusals within this time are one
@@ -231,7 +232,8 @@ def _accepted(limit: RateLimit, accepted: int, now: Ms) -> float:
     requests, current = known_limits(limit, now)[0], current_factor(limit, now)
     if requests is None or accepted < MIN_ACCEPTED * requests:
         return current
-    return min(accepted / requests, current) * ACCEPTED_PART
+    is_again = limit.refused_at is not None and now - limit.refused_at < AGAIN_MS
+    return min(accepted / requests, current) * (AGAIN_PART if is_again else ACCEPTED_PART)
 
 
 def _is_limit(value: int | None) -> bool:

@@ -14,9 +14,9 @@ Three sums bound a request:
   differ by up to a second, and a minute touches 61 seconds, so this is what no sliding minute
   exceeds. With a limit below `SMALL` they hold at most the limit: a single request that starts late
   is much there.
-* The last ten seconds hold at most a sixth of the limit times the pace, and of what the scheduler
-  releases the last second its part. What is released evenly leaves the window evenly, so that
-  whoever comes next finds room at once.
+* The last ten seconds hold at most a sixth of the limit times the pace. For what the scheduler
+  releases there are such sums of fewer seconds, too: what is released evenly leaves the window
+  evenly, so that whoever comes next finds room at once.
 
 All functions are pure. `frames` are those of neighbouring minutes, in any order; a missing one
 counts as empty. An ask needs all that reach into its window (`minutes_of`).
@@ -39,6 +39,8 @@ BIG_PART = 40  # a request that is more than this part of the limit has no ceili
 LARGE_PART = 8  # one that is more than this part has no pace
 CLOCK_ERROR = 2  # seconds that the counters of others may be ahead
 PACE_SECONDS = 10
+# How much more than the pace the scheduler releases within a few seconds; a round may come a second late.
+SMOOTH = ((1, 1.5), (3, 1.05))
 BURST_PACE = 1.25  # of who does not wait
 LINE_PACE = 1.02  # of the scheduler
 # How much of the limit those who do not wait may use, by lane.
@@ -210,7 +212,7 @@ def _keeps_pace(counts: _Counts, own: int, limit: float, pace: float, *, line: b
         return True  # a few that fill a minute: any pause between them would leave room that nothing else fits into
     if counts.last(PACE_SECONDS) > max(own, pace * limit * PACE_SECONDS / SECONDS + own / 2):
         return False
-    return not line or counts.last(1) <= pace * limit / SECONDS + own
+    return not line or all(counts.last(seconds) <= part * pace * limit * seconds / SECONDS + own for seconds, part in SMOOTH)
 
 
 @lru_cache(maxsize=1_000)

@@ -45,6 +45,7 @@ class TenantLimits:
     # The highest limits so far: slots may be taken in as many shards as they had.
     highest_concurrency: int = 0
     highest_user_concurrency: int = 0
+    highest_queued: Mapping[str, int] = field(default_factory=dict)
     updated_at: Ms = 0
     updated_by: str | None = None  # the user who set them; None: nobody has
     unknown_fields: Mapping[str, Any] = field(default_factory=dict)  # of a newer version of the code
@@ -69,10 +70,30 @@ class TenantLimits:
             found.append(SlotLimit(scope=scope, limit=self.user_concurrency, former_shards=shards_of(highest)))
         return found
 
+    def places_of(self, lane: str) -> list[SlotLimit]:
+        """Return the queued-jobs limits of the jobs of a lane; empty if there are none."""
+        return [
+            SlotLimit(
+                scope=queue_scope(self.tenant, name), limit=self.queued[name], former_shards=shards_of(self.highest_queued.get(name, 0))
+            )
+            for name in (TOTAL, lane)
+            if name in self.queued
+        ]
+
     def slot_limit(self, scope: str) -> SlotLimit | None:
         """Return the concurrency limit of a scope of this tenant; None: it has none."""
         user = scope.removeprefix(user_scope(self.tenant, ""))
         return next((limit for limit in self.slots_of(user) if limit.scope == scope), None)
+
+
+def queue_scope(tenant: str, lane: str) -> str:
+    """Return the scope of the places of a tenant in a lane, or in `TOTAL`."""
+    return f"q:{lane}#{tenant}"
+
+
+def queue_in(scope: str) -> str:
+    """Return the lane, or `TOTAL`, of such a scope."""
+    return scope.removeprefix("q:").partition("#")[0]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,6 +132,7 @@ def change_limits(seen: TenantLimits, change: LimitsChange, by: str, now: Ms) ->
         version=seen.version + 1,
         highest_concurrency=max(seen.highest_concurrency, new.concurrency or 0),
         highest_user_concurrency=max(seen.highest_user_concurrency, new.user_concurrency or 0),
+        highest_queued={name: max(seen.highest_queued.get(name, 0), limit) for name, limit in {**seen.highest_queued, **queued}.items()},
         updated_at=now,
         updated_by=by,
     )

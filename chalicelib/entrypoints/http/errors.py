@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from chalicelib.domain import errors
@@ -37,7 +38,13 @@ def status_of(error: HeadraceError) -> int:
     return next((status for kind, status in STATUS if isinstance(error, kind)), 500)
 
 
-def shape(code: str, message: str, request_id: str, details: tuple[errors.Detail, ...] = ()) -> dict[str, Any]:
-    """The JSON of an error: `{"success": false, "error": {...}}`."""
+def shape(
+    code: str, message: str, request_id: str, details: tuple[errors.Detail, ...] = (), facts: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """The JSON of an error: `{"success": false, "error": {...}}`.
+
+    Args:
+        facts: more fields, which only some errors have.
+    """
     problems = [{"path": detail.path, "message": detail.message} for detail in details]
-    return {"success": False, "error": {"code": code, "message": message, "request_id": request_id, "details": problems}}
+    return {"success": False, "error": {"code": code, "message": message, "request_id": request_id, "details": problems, **(facts or {})}}

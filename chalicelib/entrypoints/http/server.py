@@ -274,7 +274,9 @@ def error_response(error: HeadraceError, request_id: str) -> ApiResponse:
     """The response for an error."""
     headers = {"Retry-After": str(error.retry_after)} if error.retry_after is not None else {}
     return ApiResponse(
-        status=errors.status_of(error), body=errors.shape(error.code, error.message, request_id, error.details), headers=headers
+        status=errors.status_of(error),
+        body=errors.shape(error.code, error.message, request_id, error.details, getattr(error, "facts", {})),
+        headers=headers,
     )
 
 

@@ -23,7 +23,7 @@ from chalicelib.services.batches.broadcast_progress import TIME_BUDGET_MS, broad
 from chalicelib.services.batches.context import BatchContext, enqueue_advance, load_counts
 from chalicelib.services.batches.notify_completion import notify_batch_completed
 from chalicelib.services.batches.recount import recount_batch
-from chalicelib.services.batches.release_rows import RowDefaults, RowsExpired, release_rows, rows_in_wave
+from chalicelib.services.batches.release_rows import LaneFull, RowDefaults, RowsExpired, release_rows, rows_in_wave
 from chalicelib.services.jobs import bulk_operations
 from chalicelib.services.jobs.cancel_job import cancel_job
 
@@ -147,6 +147,9 @@ def _release_wave(run: AdvanceRun, batch: Batch, *, resumed: bool) -> Batch | No
     ctx = run.ctx
     try:
         jobs = release_rows(ctx, batch, _row_defaults(run, batch), rows_in_wave(ctx, batch), resumed=resumed)
+    except LaneFull as full:
+        _pause_wave(ctx, batch, full.jobs)
+        return None
     except RowsExpired as exc:  # no row can be released any more, so the batch must end
         ctx.log("batch_rows_expired", batch_id=batch.id, tenant=batch.tenant, error=exc)
         return _save(ctx, batch, batch_rules.fail(batch, _two_bulk_ids(ctx), ctx.clock.now(), batch_rules.FailReason.ROWS_GONE))
@@ -160,6 +163,18 @@ def _release_wave(run: AdvanceRun, batch: Batch, *, resumed: bool) -> Batch | No
         enqueue_advance(ctx.queues, new, -(-(new.next_at - ctx.clock.now()) // 1000))
         return None
     return new
+
+
+def _pause_wave(ctx: BatchContext, batch: Batch, jobs: list[Job]) -> None:
+    """Leave the wave open until the lanes of its rows have room again; the rows without jobs get them then."""
+    now = ctx.clock.now()
+    paused = batch_rules.postpone(batch, now + FULL_LANE_RETRY_SECONDS * 1000 - CLOCK_TOLERANCE_MS, now)
+    try:
+        ctx.batches.replace(batch, paused)
+    except StaleVersion as stale:
+        _cancel_released(ctx, stale.current, jobs)
+        raise
+    enqueue_advance(ctx.queues, paused, FULL_LANE_RETRY_SECONDS)
 
 
 def _cancel_released(ctx: BatchContext, batch: Batch | None, jobs: list[Job]) -> None:

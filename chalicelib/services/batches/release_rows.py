@@ -11,12 +11,13 @@ from typing import Any
 from chalicelib.domain.auth.identity import Caller, Role
 from chalicelib.domain.batches.batch import ROWS_PER_OBJECT, Batch
 from chalicelib.domain.batches.row import Row
-from chalicelib.domain.errors import HeadraceError, JobTypeNotFound, Unavailable, UnreadableRecord
+from chalicelib.domain.errors import HeadraceError, JobTypeNotFound, QueueFull, Unavailable, UnreadableRecord
 from chalicelib.domain.failures import AttemptFailed
 from chalicelib.domain.ids import job_id_of_row
 from chalicelib.domain.jobs.dependencies import CANCEL
 from chalicelib.domain.jobs.job import Job, JobError, Status
-from chalicelib.domain.jobs.queue_routing import queue_of
+from chalicelib.domain.jobs.job_type import NO_MODEL
+from chalicelib.domain.jobs.queue_routing import queue_for, queue_of
 from chalicelib.domain.jobs.submission import Submission
 from chalicelib.domain.jobs.transitions import OTHER_RETENTION_DAYS, is_claimable, spec_ttl, waits_for_parents
 from chalicelib.domain.queues.wakeup import WakeUp
@@ -25,7 +26,20 @@ from chalicelib.services.batches.context import BatchContext
 from chalicelib.services.dependencies.release_dependents import record_dependencies, resolve_dependencies
 from chalicelib.services.jobs.plan_job import Plan, plan_job
 from chalicelib.services.jobs.submit_job import new_job
+from chalicelib.services.limits.places import Places, take_places
 from chalicelib.services.load_jobs import LoadedJobs, load_readable_jobs
+
+
+class LaneFull(HeadraceError):
+    """The lane of some rows holds as many jobs as it may; they have no jobs yet.
+
+    Attributes:
+        jobs: those of the other rows.
+    """
+
+    def __init__(self, jobs: Sequence[Job]) -> None:
+        super().__init__()
+        self.jobs = list(jobs)
 
 
 class RowsExpired(HeadraceError):
@@ -90,21 +104,50 @@ def rows_in_wave(ctx: BatchContext, batch: Batch) -> list[Row]:
 def release_rows(ctx: BatchContext, batch: Batch, defaults: RowDefaults, rows: Sequence[Row], *, resumed: bool) -> list[Job]:
     """Create the jobs of these rows, send their wake-ups and resolve their dependencies.
 
+    A row whose lane is full gets no job yet; the others do.
+
     Args:
         resumed: an earlier caller may have created some of the jobs.
 
     Raises:
+        LaneFull: the lanes of some rows are full; repeat the call later, as `resumed`.
         Unavailable: some jobs may not have been created.
     """
     ids = [job_id_of_row(batch.id, row.number) for row in rows]
     loaded = load_readable_jobs(ctx.jobs, ctx.log, ids, consistent=True) if resumed else LoadedJobs([])
     existing = {job.id for job in loaded.jobs} | loaded.unreadable
     new = [row for row, job_id in zip(rows, ids, strict=True) if job_id not in existing]
-    jobs = [*loaded.jobs, *ctx.parallel_map(partial(_create_job, ctx, batch, defaults, submitter(batch)), new)]
+    full = _full_queues(ctx, batch, defaults.base, new)
+    created = ctx.parallel_map(partial(_try_to_create, ctx, batch, defaults, full), new)
+    jobs = [*loaded.jobs, *(job for job in created if job is not None)]
     _send_wake_ups(ctx, batch, jobs)
     for job in jobs:
         _resolve_dependencies(ctx, job)
+    if None in created:
+        raise LaneFull(jobs)
     return jobs
+
+
+def _full_queues(ctx: BatchContext, batch: Batch, base: Submission, rows: Sequence[Row]) -> set[str]:
+    """Return the queues of these rows that hold as many messages as they may."""
+    queues = {queue_for(row.priority or base.priority, is_task=batch.model == NO_MODEL) for row in rows}
+    return {queue for queue in queues if ctx.queues.depth(queue) >= ctx.max_lane_depth}
+
+
+def _try_to_create(ctx: BatchContext, batch: Batch, defaults: RowDefaults, full: set[str], row: Row) -> Job | None:
+    """Create the job of a row; None if its lane is full, for all tenants or for this one.
+
+    Args:
+        full: queues and lanes that are known to be full; one that is found full is added.
+    """
+    lane = row.priority or defaults.base.priority
+    if {lane, queue_for(lane, is_task=batch.model == NO_MODEL)} & full:
+        return None
+    try:
+        return _create_job(ctx, batch, defaults, submitter(batch), row)
+    except QueueFull:
+        full.add(lane)
+        return None
 
 
 def _create_job(ctx: BatchContext, batch: Batch, defaults: RowDefaults, caller: Caller, row: Row) -> Job:
@@ -116,6 +159,7 @@ def _create_job(ctx: BatchContext, batch: Batch, defaults: RowDefaults, caller: 
 
     Raises:
         JobTypeNotFound: as above; the batch is tried again later.
+        QueueFull: the tenant has as many jobs in the lane as it may.
         Unavailable: the job may not have been created.
     """
     job_id, now = job_id_of_row(batch.id, row.number), ctx.clock.now()
@@ -130,12 +174,17 @@ def _create_job(ctx: BatchContext, batch: Batch, defaults: RowDefaults, caller: 
         job = _failed_job(batch, submission, job_id, exc if isinstance(exc, HeadraceError) else _unforeseen(ctx, batch, job_id, exc), now)
         ctx.jobs.create(job)
         return job
-    job = _planned_job(batch, caller, submission, plan, job_id, now)
-    ctx.job_specs.put(job.id, job.tenant, plan.spec, spec_ttl(job))
-    if waits_for_parents(job):
-        record_dependencies(ctx, job, plan.spec)
-    ctx.jobs.create(job)
-    return job
+    planned = _planned_job(batch, caller, submission, plan, job_id, now)
+
+    def create(places: Places, limits: Mapping[str, int]) -> Job:
+        job = replace(planned, places=places)
+        ctx.job_specs.put(job.id, job.tenant, plan.spec, spec_ttl(job))
+        if waits_for_parents(job):
+            record_dependencies(ctx, job, plan.spec)
+        ctx.jobs.create(job, limits=limits)
+        return job
+
+    return take_places(ctx, planned.tenant, planned.lane, planned.id, create)
 
 
 def _resolve_dependencies(ctx: BatchContext, job: Job) -> None:

@@ -12,11 +12,11 @@ from chalicelib.domain.jobs.job import Job, Status
 from chalicelib.services.jobs.cancel_job import CancelContext, cancel_job
 from chalicelib.services.jobs.delete_job import DeleteContext, delete_job
 from chalicelib.services.jobs.edit_job import edit_job
-from chalicelib.services.jobs.retry_job import retry_job
+from chalicelib.services.jobs.retry_job import RetryContext, retry_job
 from chalicelib.services.load_jobs import load_readable_jobs
 
 
-class BulkActionContext(CancelContext, DeleteContext, Protocol):
+class BulkActionContext(RetryContext, CancelContext, DeleteContext, Protocol):
     """What the actions need."""
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import replace
-from typing import Any
+from functools import partial
+from typing import Any, Protocol
 
 from chalicelib.domain.errors import Detail, InvalidRequest, JobNotChangeable, JobNotFound, PreconditionFailed, StaleVersion
 from chalicelib.domain.jobs.edits import JobEdit, apply_edit, needs_wake_up, starts_at
@@ -12,14 +13,19 @@ from chalicelib.domain.jobs.job import Job
 from chalicelib.domain.jobs.transitions import spec_ttl
 from chalicelib.domain.units import DAY_MS, Ms
 from chalicelib.services.context import JobContext
+from chalicelib.services.limits.places import PlaceContext, Places, take_places
 from chalicelib.services.update_job import update_job
 from chalicelib.services.wake_up import try_send_wake_up
 
 MAX_EXPIRY_MS = 30 * DAY_MS
 
 
+class EditContext(PlaceContext, JobContext, Protocol):
+    """What editing a job needs."""
+
+
 def edit_job(
-    ctx: JobContext, job: Job, edit: JobEdit, metadata: dict[str, Any] | None = None, versions: Collection[int] | None = None
+    ctx: EditContext, job: Job, edit: JobEdit, metadata: dict[str, Any] | None = None, versions: Collection[int] | None = None
 ) -> Job:
     """Edit the job, and return its record.
 
@@ -38,18 +44,25 @@ def edit_job(
         JobNotChangeable: the job has ended, or its start cannot be moved because it waits for no
             start time.
         JobNotFound: the job was deleted meanwhile.
+        QueueFull: its tenant has as many jobs in the other lane as it may.
     """
 
-    def change(seen: Job) -> Job | None:
+    def edit_with(places: Places | None, limits: Mapping[str, int] | None) -> Job | None:
+        return update_job(ctx.jobs, job, partial(change, places), limits)
+
+    def change(places: Places | None, seen: Job) -> Job | None:
         if versions is not None and seen.version not in versions:
             raise PreconditionFailed
         _check_expiry(seen, edit, ctx.clock.now())
-        new = apply_edit(seen, edit, ctx.clock.now())
+        new = apply_edit(seen, edit, ctx.clock.now(), places)
         if new is not None and new.expires_at > seen.expires_at:
             ctx.job_specs.extend_ttl(seen.id, spec_ttl(new))
         return new
 
-    changed = update_job(ctx.jobs, job, change)
+    if edit.lane is None or edit.lane == job.lane or job.status.is_terminal:
+        changed = edit_with(None, None)
+    else:
+        changed = take_places(ctx, job.tenant, edit.lane, job.id, edit_with, kept=job.places)
     if changed is None:
         current = ctx.jobs.get(job.id)
         raise JobNotFound(job.id) if current is None else JobNotChangeable(_refusal_message(current))

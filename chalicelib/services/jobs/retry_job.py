@@ -5,11 +5,14 @@ terminal is final for a run).
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import Protocol
 
 from chalicelib.domain.errors import HeadraceError, IdempotencyKeyTaken, JobNotFound, JobNotRetryable
 from chalicelib.domain.jobs import transitions
 from chalicelib.domain.jobs.job import Job, Status
 from chalicelib.services.idempotency import IdempotentRequest
+from chalicelib.services.limits.places import PlaceContext, Places, take_places_again
 from chalicelib.services.notifications.job_ends import JobEndContext, notify_before_change
 from chalicelib.services.update_job import update_job
 from chalicelib.services.wake_up import send_wake_up
@@ -23,7 +26,11 @@ class Retried:
     replayed: bool = False  # the request had been sent before
 
 
-def retry_once(ctx: JobEndContext, job: Job, run: int | None, idempotent_request: IdempotentRequest) -> Retried:
+class RetryContext(PlaceContext, JobEndContext, Protocol):
+    """What retrying a job needs."""
+
+
+def retry_once(ctx: RetryContext, job: Job, run: int | None, idempotent_request: IdempotentRequest) -> Retried:
     """Like `retry_job`, for a request with an Idempotency-Key, which starts the job only once.
 
     The key is stored with the generation that the request saw, before the job changes. A repeated
@@ -47,7 +54,7 @@ def retry_once(ctx: JobEndContext, job: Job, run: int | None, idempotent_request
     return Retried(retry_job(ctx, job, run, generation), replayed)
 
 
-def retry_job(ctx: JobEndContext, job: Job, run: int | None = None, generation: int | None = None) -> Job:
+def retry_job(ctx: RetryContext, job: Job, run: int | None = None, generation: int | None = None) -> Job:
     """Queue the job again, and return its record.
 
     The job spec is kept for the new run before the record needs it. A job that is already queued
@@ -60,11 +67,12 @@ def retry_job(ctx: JobEndContext, job: Job, run: int | None = None, generation: 
     Raises:
         JobNotRetryable: the job is completed or running, or its job spec is no longer stored.
         JobNotFound: the job was deleted meanwhile.
+        QueueFull: its tenant has as many unfinished jobs as it may.
         Unavailable: the job may be queued without a wake-up; the sweeper or a repeated request
             sends it.
     """
 
-    def restart(seen: Job) -> Job | None:
+    def restart(places: Places, seen: Job) -> Job | None:
         if _was_restarted(seen, run, generation):
             return seen
         spec = ctx.job_specs.get(job.id)
@@ -74,7 +82,7 @@ def retry_job(ctx: JobEndContext, job: Job, run: int | None = None, generation: 
             return None
         config = spec.config
         notify_before_change(ctx, seen)
-        new = transitions.restart(seen, ctx.clock.now(), round(config.expires_in * 1000), round(config.retry_for * 1000))
+        new = transitions.restart(seen, ctx.clock.now(), round(config.expires_in * 1000), round(config.retry_for * 1000), places)
         # The content of a job that ended long ago must outlive its new run; this comes before the run exists.
         if new is not None and new.expires_at > seen.expires_at and not ctx.job_specs.extend_ttl(job.id, transitions.spec_ttl(new)):
             raise _content_gone()
@@ -82,7 +90,7 @@ def retry_job(ctx: JobEndContext, job: Job, run: int | None = None, generation: 
             new = replace(new, fallback_models=tuple(config.fallback_models))
         return new
 
-    restarted = update_job(ctx.jobs, job, restart)
+    restarted = take_places_again(ctx, job, lambda places, limits: update_job(ctx.jobs, job, partial(restart, places), limits))
     if restarted is None:
         current = ctx.jobs.get(job.id)
         raise JobNotFound(job.id) if current is None else _refusal(current)

@@ -4,8 +4,8 @@ pointer in one transaction, then send the wake-up (protocol rule 24: object, rec
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from chalicelib.domain.auth.identity import Caller
@@ -39,13 +39,14 @@ from chalicelib.services.context import JobContext
 from chalicelib.services.dependencies.release_dependents import DependencyContext, record_dependencies, resolve_dependencies
 from chalicelib.services.idempotency import IdempotentRequest
 from chalicelib.services.jobs.plan_job import Plan
+from chalicelib.services.limits.places import PlaceContext, Places, take_places
 from chalicelib.services.wake_up import try_send_wake_up
 
 ROUTE = "POST /jobs"  # in the scope of Idempotency-Keys
 MAX_ATTEMPTS = 5  # each lost attempt means that a concurrent submission took the key first
 
 
-class SubmitContext(JobContext, DependencyContext, Protocol):
+class SubmitContext(PlaceContext, JobContext, DependencyContext, Protocol):
     """What accepting a job needs."""
 
     def new_id(self) -> str: ...
@@ -99,7 +100,7 @@ def submit_job(ctx: SubmitContext, caller: Caller, submission: Submission, plan:
 
     Raises:
         IdempotencyConflict: the key belongs to another request.
-        QueueFull: the queue of the job holds `max_lane_depth` messages.
+        QueueFull: the queue of the job holds `max_lane_depth` messages, or its tenant has as many jobs as it may.
         Throttled: concurrent submissions took the keys at each attempt.
         Unavailable: nothing was accepted.
     """
@@ -164,11 +165,17 @@ def _accept(
     idempotency: IdempotencyRecord | None,
 ) -> Accepted:
     """Store the job. It replaces `previous`, the ended job, in the dedupe pointer."""
-    job = new_job(f"job_{ctx.new_id()}", caller, submission, plan, ctx.clock.now())
-    ctx.job_specs.put(job.id, job.tenant, plan.spec, spec_ttl(job))
-    if plan.spec.depends_on:
-        record_dependencies(ctx, job, plan.spec)
-    ctx.jobs.create(job, idempotency, previous)
+    made = new_job(f"job_{ctx.new_id()}", caller, submission, plan, ctx.clock.now())
+
+    def create(places: Places, limits: Mapping[str, int]) -> Job:
+        job = replace(made, places=places)
+        ctx.job_specs.put(job.id, job.tenant, plan.spec, spec_ttl(job))
+        if plan.spec.depends_on:
+            record_dependencies(ctx, job, plan.spec)
+        ctx.jobs.create(job, idempotency, previous, limits)
+        return job
+
+    job = take_places(ctx, made.tenant, made.lane, made.id, create)
     if is_claimable(job):
         try_send_wake_up(ctx, job)
     job = _resolve_dependencies(ctx, job)

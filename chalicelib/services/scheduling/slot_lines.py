@@ -30,7 +30,7 @@ from chalicelib.services.scheduling.context import LineContext
 MAX_SENT = 10  # jobs that one end sends; the ends of these send more
 SENT_MS = 3_000  # after so long a job that was sent and has not started is sent again first
 EXTRA = 5  # jobs read beyond those needed: the index still has some that have just started
-QUIET_MS = 60_000  # after the last job was held, the row of an empty line is deleted
+QUIET_MS = 600_000  # after the last job was held, the row of an empty line is deleted
 SWEPT = 2_000  # jobs of a line that one sweep sends
 # How often a lane comes first though better ones have jobs, so that none starves.
 FLOORS = (("low", 0.05), ("normal", 0.15), ("high", 0.35))

@@ -20,6 +20,7 @@ from chalicelib.ports import Shard
 from chalicelib.services.scheduling.context import LineContext
 
 SELF_SERVED = CauseKind.SLOTS  # whoever gives a slot back releases the next job of the line
+CLOCK_ERROR_MS = 2_000  # by which the clocks of two processes may differ: a loop too many costs less than a visit too few
 MAX_DELAY_MS = 900_000  # of a message of SQS
 
 
@@ -46,7 +47,7 @@ class ShardMessage:
         has_died = shard is not None and shard.has_died(now)
         if self.call is Call.TIMER:
             return has_died or (shard is not None and shard.asleep_until == self.at)
-        is_seen = shard is not None and self.at <= shard.since  # the loop looked at every line after the message was sent
+        is_seen = shard is not None and self.at + CLOCK_ERROR_MS <= shard.since  # the loop looked at every line after the message was sent
         return has_died or (self.call is Call.VISIT and not is_seen)
 
     def to_json(self) -> str:

@@ -51,7 +51,7 @@ async def claim_job(ctx: WorkerContext, wake_up: WakeUp, job: Job, owner: str, a
         slots = tuple(admission.slots)
         return transitions.claim(seen, generation, owner, clock.now(), alone=alone, model=admission.model, slots=slots)
 
-    claimed = await offload_with_retry(ctx, update_job, ctx.jobs, job, change, admission.slots)
+    claimed = await offload_with_retry(ctx, update_job, ctx.jobs, job, change, admission.slots or None)
     ctx.local_state.sent_for_slots.remove(job.id)
     if claimed is None or not transitions.owns(claimed, generation, owner):
         await uncount_start(ctx, job, admission.counted_at)

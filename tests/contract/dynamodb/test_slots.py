@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,13 +14,14 @@ from moto.dynamodb.models import DynamoDBBackend
 from chalicelib.adapters.aws import client as aws
 from chalicelib.adapters.dynamodb import client as dynamodb
 from chalicelib.adapters.stores import DynamoStores
-from chalicelib.domain.errors import SlotsFull, StaleVersion
+from chalicelib.domain.errors import IdempotencyKeyTaken, SlotsFull, StaleVersion
 from chalicelib.domain.jobs import transitions
 from chalicelib.domain.jobs.job import Job, Status
 from chalicelib.domain.jobs.transitions import AttemptOutcome
+from chalicelib.ports import IdempotencyRecord
 from tests.contract.conftest import LoseResponse
 from tests.kit.dynamodb import failing_requests
-from tests.kit.records import NOW, job, new_id
+from tests.kit.records import DAY, NOW, job, new_id
 
 DONE = AttemptOutcome(status=Status.COMPLETED, length=0)
 
@@ -212,3 +214,76 @@ def test_slot_is_given_back_by_whatever_ends_the_attempt(stores: Any, end: Calla
     stores.jobs.replace(running, after)
 
     assert stores.jobs.slots_taken([key]) == {key: 0}
+
+
+# ---- places in the queue of a tenant
+
+
+def place(lane: str = "low") -> str:
+    return f"q:{lane}#tenant {new_id()}#0"
+
+
+def test_creation_takes_the_places_of_a_job_and_its_end_gives_them_back(stores: Any) -> None:
+    lane, total = place(), place("total")
+    waiting = job(places=(lane, total))
+    stores.jobs.create(waiting, limits={lane: 2, total: 9})
+    assert stores.jobs.get(waiting.id) == waiting
+    assert stores.jobs.slots_taken([lane, total]) == {lane: 1, total: 1}
+
+    stores.jobs.replace(waiting, cancelled(waiting))
+    assert stores.jobs.slots_taken([lane, total]) == {lane: 0, total: 0}
+
+
+def cancelled(given: Job) -> Job:
+    after = transitions.cancel(given, NOW)
+    assert after is not None
+    assert after.places == ()
+    return after
+
+
+def test_creation_is_refused_and_stores_nothing_when_a_queue_is_full(stores: Any) -> None:
+    """Its Idempotency-Key stays unused, so the client may send the request again."""
+    lane, total = place(), place("total")
+    stores.jobs.create(job(places=(lane, total)), limits={lane: 1, total: 9})
+    row = IdempotencyRecord(scope="acme#POST /jobs", key=new_id(), fingerprint="f", expires_at=NOW + DAY)
+    refused_job = job(places=(lane, total))
+
+    with pytest.raises(SlotsFull) as refused:
+        stores.jobs.create(refused_job, row, limits={lane: 1, total: 9})
+
+    assert refused.value.scope == lane.removesuffix("#0")
+    assert stores.jobs.get(refused_job.id) is None
+    assert stores.jobs.get_idempotency(row.scope, row.key, NOW) is None
+    assert stores.jobs.slots_taken([lane, total]) == {lane: 1, total: 1}
+
+
+def test_repeated_creation_takes_one_place(stores: Any, lose_response: LoseResponse) -> None:
+    lane = place()
+    waiting = job(places=(lane,))
+
+    with lose_response("TransactWriteItems"):
+        stores.jobs.create(waiting, limits={lane: 1})
+    stores.jobs.create(waiting, limits={lane: 1})
+
+    assert stores.jobs.slots_taken([lane]) == {lane: 1}
+
+
+def test_key_that_is_in_use_comes_before_a_full_queue(stores: Any) -> None:
+    """A repeated request gets its job, not 429."""
+    lane = place()
+    row = IdempotencyRecord(scope="acme#POST /jobs", key=new_id(), fingerprint="f", expires_at=NOW + DAY)
+    stores.jobs.create(job(places=(lane,)), row, limits={lane: 1})
+
+    with pytest.raises(IdempotencyKeyTaken):
+        stores.jobs.create(job(places=(lane,)), row, limits={lane: 1})
+
+
+def test_change_of_lane_moves_the_place(stores: Any) -> None:
+    low, high, total = place(), place("high"), place("total")
+    waiting = job(places=(total, low))
+    stores.jobs.create(waiting, limits={low: 2, total: 9})
+    moved = replace(waiting, version=2, lane="high", places=(total, high))
+
+    stores.jobs.replace(waiting, moved, {high: 1})
+
+    assert stores.jobs.slots_taken([low, high, total]) == {low: 0, high: 1, total: 1}

@@ -179,6 +179,7 @@ class JobItem(Item):
     cause = UnicodeAttribute(null=True)
     tokens = IntAttribute(null=True)
     slots = RecordAttribute(tuple, null=True)
+    places = RecordAttribute(tuple, null=True)
     waits = WaitsAttribute(null=True)
     ttl = IntAttribute(null=True)
 

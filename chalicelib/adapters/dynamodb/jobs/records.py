@@ -14,13 +14,13 @@ from pynamodb.expressions.update import Action
 
 from chalicelib.adapters.decoding import decode_all
 from chalicelib.adapters.dynamodb import client as dynamodb
-from chalicelib.adapters.dynamodb.client import ConditionFailed, IntAttribute, Item, TransactionConditionFailed, bound, decoded
+from chalicelib.adapters.dynamodb.client import ConditionFailed, IntAttribute, Item, Raw, TransactionConditionFailed, bound, decoded
 from chalicelib.adapters.dynamodb.jobs.item import ENDED_KEY, JobItem, due_key, item_of, job_of, job_of_raw
 from chalicelib.adapters.dynamodb.jobs.queries import JobQueries
 from chalicelib.domain.errors import DedupeConflict, IdempotencyKeyTaken, SlotsFull, StaleVersion
 from chalicelib.domain.jobs.index_keys import DUE_SHARDS
 from chalicelib.domain.jobs.job import Job
-from chalicelib.domain.jobs.transitions import is_stored
+from chalicelib.domain.jobs.transitions import counted_by, is_stored
 from chalicelib.domain.limits.slots import scope_of
 from chalicelib.domain.units import Ms
 from chalicelib.ports import IdempotencyRecord, IdempotentResult, JobQuery
@@ -29,7 +29,7 @@ from chalicelib.ports import IdempotencyRecord, IdempotentResult, JobQuery
 # keys of `seen` are computed too. Writing an equal key costs no write of the index.
 _COMPUTED_KEYS = ("g_d",)
 SLOT_PREFIX, SLOTS = "slots#", "n"
-SLOT_TTL_SECONDS = 30 * 86_400  # only cleans up: far longer than an attempt may run
+SLOT_TTL_SECONDS = 400 * 86_400  # only cleans up: far longer than a job may be unfinished
 DEDUPE_TTL_SECONDS = 90 * 86_400  # only cleans up: a dedupe key counts while the job that it names has not ended
 
 
@@ -47,7 +47,7 @@ class PointerItem(Item):
 
 
 class SlotItem(Item):
-    """How many slots of a concurrency limit are taken: `slots#<key>` / `n`."""
+    """How many slots of a concurrency limit, or places of a queued-jobs limit, are taken: `slots#<key>` / `n`."""
 
     pk = UnicodeAttribute(hash_key=True)
     sk = UnicodeAttribute(range_key=True)
@@ -59,7 +59,8 @@ class DynamoJobs:
     """Units: create 5, claim 1, finish 3; 0.5-1 to read.
 
     A creation with a key is a transaction: 1 more, and 2 for each key. So is a claim, and the end of
-    an attempt, of a job with slots: 1 more, and 2 for each slot.
+    an attempt, of a job with slots, and the creation and the end of a job with places: 1 more, and 2
+    for each slot or place.
     """
 
     def __init__(self, stage: str) -> None:
@@ -68,10 +69,13 @@ class DynamoJobs:
         self._slots = bound(SlotItem, stage, "coordination")
         self._queries = JobQueries(self._jobs)
 
-    def create(self, job: Job, idempotency: IdempotencyRecord | None = None, replaces: str | None = None) -> None:
+    def create(
+        self, job: Job, idempotency: IdempotencyRecord | None = None, replaces: str | None = None, limits: Mapping[str, int] | None = None
+    ) -> None:
         item = item_of(self._jobs, job)
         absent = self._jobs.id.does_not_exist()
-        if idempotency is None and job.dedupe_key is None:
+        places = sorted(job.places)
+        if idempotency is None and job.dedupe_key is None and not places:
             _put_once(item, absent)
             return
         writes: list[tuple[Item, Condition | None]] = [(item, absent)]
@@ -83,12 +87,15 @@ class DynamoJobs:
             writes.append(self._dedupe_item(job, job.dedupe_key, replaces))
             errors.append(DedupeConflict)
         try:
-            dynamodb.transact(writes)
+            dynamodb.transact(writes, [self._slot_update(key, 1, (limits or {}).get(key), job.created_at) for key in places])
         except TransactionConditionFailed as refused:
             item_refused, *others = refused.items
             if item_refused is not None:
                 return  # ids are used once: this call was made before, and its response lost
-            raise next(error for error, stored in zip(errors, others, strict=True) if stored is not None) from refused
+            for error, stored in zip(errors, others, strict=False):
+                if stored is not None:
+                    raise error from refused
+            raise SlotsFull(_full_scope(places, others[len(errors) :])) from refused
 
     def get(self, job_id: str) -> Job | None:
         item = dynamodb.get(self._jobs, job_id)
@@ -104,7 +111,7 @@ class DynamoJobs:
             seen = dataclasses.replace(seen, due_at=None if new.due_at is not None else 0)
         unchanged = self._jobs.version == seen.version
         try:
-            if set(seen.slots) != set(new.slots):
+            if counted_by(seen) != counted_by(new):
                 self._replace_with_slots(seen, new, unchanged, limits or {})
             else:
                 dynamodb.update_changed(item_of(self._jobs, seen), item_of(self._jobs, new), unchanged, _COMPUTED_KEYS)
@@ -125,18 +132,17 @@ class DynamoJobs:
             ConditionFailed: the record has changed, perhaps by this very write.
             SlotsFull: the record has not changed, and all slots of a scope are taken.
         """
-        keys = sorted(set(new.slots) ^ set(seen.slots))
+        keys = sorted(counted_by(new) ^ counted_by(seen))
         actions = dynamodb.changes(item_of(self._jobs, seen), item_of(self._jobs, new), _COMPUTED_KEYS)
         updates: list[tuple[Item, Sequence[Action], Condition | None]] = [(self._jobs(seen.id), actions, unchanged)]
-        updates += [self._slot_update(key, 1 if key in new.slots else -1, limits.get(key), new.updated_at) for key in keys]
+        updates += [self._slot_update(key, 1 if key in counted_by(new) else -1, limits.get(key), new.updated_at) for key in keys]
         try:
             dynamodb.transact([], updates)
         except TransactionConditionFailed as refused:
             record, *others = refused.items
             if record is not None:
                 raise ConditionFailed(record or None) from refused
-            full = next(key for key, item in zip(keys, others, strict=True) if item is not None)
-            raise SlotsFull(scope_of(full)) from refused
+            raise SlotsFull(_full_scope(keys, others)) from refused
 
     def _slot_update(self, key: str, by: int, limit: int | None, now: Ms) -> tuple[Item, Sequence[Action], Condition | None]:
         """A slot that is given back has no condition: nothing may keep a job from its end."""
@@ -222,6 +228,10 @@ class DynamoJobs:
         item = self._pointers(key, "dedupe", job=job.id, ttl=job.created_at // 1000 + DEDUPE_TTL_SECONDS)
         absent = self._pointers.pk.does_not_exist()
         return item, absent if replaces is None else absent | (self._pointers.job == replaces)
+
+
+def _full_scope(keys: Sequence[str], refusals: Sequence[Raw | None]) -> str:
+    return scope_of(next(key for key, stored in zip(keys, refusals, strict=True) if stored is not None))
 
 
 def _put_once(item: JobItem, absent: Condition) -> None:

@@ -66,7 +66,8 @@ async def admit_job(ctx: WorkerContext, job: Job, grant: Grant | None = None) ->
         ctx.log("limits_unavailable", job_id=job.id, tenant=job.tenant, error=exc)
         admission = WaitUntil(ctx.clock.now() + round((1 + ctx.random()) * LIMITS_RETRY_MS), HoldReason.LIMITS_UNKNOWN)
     if isinstance(admission, WaitUntil):
-        await uncount_start(ctx, job, counted_by(job, grant))
+        if grant is not None and grant.is_valid(ctx.clock.now()):  # the gate of the type gives back an expired one
+            await uncount_start(ctx, job, counted_by(job, grant))
         await give_back(ctx, granted_rate(job, grant, ctx.clock.now()))
     return admission
 

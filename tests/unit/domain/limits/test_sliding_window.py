@@ -113,7 +113,7 @@ def test_a_full_minute_is_released_evenly_and_uses_nearly_the_whole_limit() -> N
     by_ten_seconds = [sum(first <= at < first + 10_000 for at in last) for first in range(START + 5 * MINUTE, START + 10 * MINUTE, 10_000)]
     assert len(last) >= 0.95 * 5 * 600
     assert min(by_ten_seconds) >= 50, "there is a pause after each burst"
-    assert max(Counter(at // 1_000 for at in last).values()) <= 11, "a second is far above the pace"
+    assert max(Counter(at // 1_000 for at in last).values()) <= 16, "a second is far above the pace"
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3, 5, 7, 11, 20, 33, 47, 59, 60, 61, 63, 75, 99, 100, 101, 120, 500])

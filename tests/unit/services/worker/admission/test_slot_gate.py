@@ -231,7 +231,7 @@ def test_sweep_sends_all_that_may_start_after_the_limit_was_lifted_and_removes_t
         finish(world)
         assert statuses(world, *jobs) == [Status.COMPLETED] * 20
 
-    world.clock.advance(61)
+    world.clock.advance(601)
     sweep_lines(world.container, world.clock.now() + MINUTE_MS)
     assert world.container.lines.lines == {}
 
