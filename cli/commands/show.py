@@ -168,7 +168,7 @@ def _state_fields(state: dict[str, Any]) -> list[tuple[str, Any]]:
         ("status", output.status_text(state["status"])),
         ("reason", state.get("reason")),
         ("waits for", state.get("cause")),
-        ("limit", _limit(state.get("limit"))),
+        ("limit", output.limit(state.get("limit"))),
         ("starts", state.get("estimated_start_at") if state.get("status") == "held" else None),
         ("attempt", state.get("attempt")),
         ("stage", state.get("stage")),
@@ -181,15 +181,6 @@ def _state_fields(state: dict[str, Any]) -> list[tuple[str, Any]]:
 def _moment(at: Any) -> str:
     """A time of the API without its fraction; empty for what holds now."""
     return output.clean(str(at))[:19].replace("T", " ") if at else ""
-
-
-def _limit(limit: Any) -> str | None:
-    """A limit with its unit, such as `500 requests a minute`."""
-    if not isinstance(limit, dict):
-        return None
-    unit = "jobs at once" if limit.get("kind") == "concurrency" else f"{limit.get('kind')} a minute"
-    value = output.number(limit.get("value"))
-    return f"{value:,.0f} {unit}" if value is not None else None
 
 
 def _print_steps(name: str, rows: list[tuple[str, Any, Any]]) -> None:
