@@ -32,6 +32,7 @@ from chalicelib.entrypoints.http.routes import (
     jobs,
     limits,
     operations,
+    pauses,
     streams,
     uploads,
     webhooks,
@@ -55,7 +56,21 @@ from chalicelib.settings import settings
 app = Chalice(app_name="headrace", configure_logs=False)  # `observability` writes the log
 app.experimental_feature_flags.update(["WEBSOCKETS"])
 app.register_middleware(middleware.wrap_chalice_errors, "http")
-for module in (about, jobs, job_reads, batches, bulk, failed_jobs, streams, limits, operations, openapi_document, uploads, webhooks):
+for module in (
+    about,
+    jobs,
+    job_reads,
+    batches,
+    bulk,
+    failed_jobs,
+    streams,
+    limits,
+    operations,
+    pauses,
+    openapi_document,
+    uploads,
+    webhooks,
+):
     app.register_blueprint(module.blueprint)
 add_cors_preflight(app)
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from cli.commands import about, batch, failed, graph, jobs, limits, operations, show, submit, webhooks
+from cli.commands import about, batch, failed, graph, jobs, limits, operations, pauses, show, submit, webhooks
 from cli.error_handling import discard_output, not_understood
 from cli.errors import CliError, Exit
 from cli.session import Session
@@ -63,6 +63,9 @@ app.command()(graph.graph)
 app.command()(jobs.cancel)
 app.command()(jobs.retry)
 app.command()(jobs.update)
+app.command()(pauses.pause)
+app.command()(pauses.resume)
+app.command()(pauses.queues)
 app.command("move", hidden=True)(jobs.update)  # the former name of `update`
 app.add_typer(batch.app, name="batch")
 app.command()(jobs.download)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         JobSpecs,
         Leases,
         Lines,
+        Pauses,
         Rates,
         RequestCounters,
         ResponseCache,
@@ -172,6 +173,12 @@ class DynamoStores:
         from chalicelib.adapters.dynamodb.circuit_breakers import DynamoCircuitBreakers
 
         return DynamoCircuitBreakers(self.stage)
+
+    @cached_property
+    def pauses(self) -> Pauses:
+        from chalicelib.adapters.dynamodb.limits.pauses import DynamoPauses
+
+        return DynamoPauses(self.stage)
 
     @cached_property
     def cache(self) -> ResponseCache:

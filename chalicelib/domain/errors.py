@@ -15,6 +15,7 @@ HeadraceError
 │   ├── UploadNotFound
 │   ├── BatchNotFound
 │   ├── DeliveryNotFound
+│   ├── PauseNotFound
 │   └── NothingToDownload
 ├── IdempotencyConflict           409  the key was used for another request
 ├── JobNotRetryable               409
@@ -22,6 +23,10 @@ HeadraceError
 ├── JobNotDeletable               409
 ├── JobNotChangeable              409
 ├── DependencyCycle               409
+├── AlreadyPaused                 409
+├── TooManyPauses                 409
+├── JobNotPausable                409
+├── BatchNotPausable              409
 ├── DeliveryBusy                  409
 ├── ResultExpired                 410
 ├── PreconditionFailed            412  the job has changed since the version named by If-Match
@@ -191,6 +196,36 @@ class DeliveryBusy(HeadraceError):
     """A delivery attempt is in progress. Check again in a minute."""
 
     code = "delivery_busy"
+
+
+class PauseNotFound(NotFound):
+    """This pause does not exist, is over, or this key may not see it."""
+
+    code = "pause_not_found"
+
+
+class AlreadyPaused(HeadraceError):
+    """This is paused with another reason or end. Resume it first, or send `"replace": true`."""
+
+    code = "already_paused"
+
+
+class TooManyPauses(HeadraceError):
+    """As many pauses as there may be at once. End one, or pause a wider scope instead."""
+
+    code = "too_many_pauses"
+
+
+class JobNotPausable(HeadraceError):
+    """Only a job that is not running can be paused. Cancel a running one instead."""
+
+    code = "job_not_pausable"
+
+
+class BatchNotPausable(HeadraceError):
+    """Only a batch that has not ended can be paused."""
+
+    code = "batch_not_pausable"
 
 
 class PreconditionFailed(HeadraceError):

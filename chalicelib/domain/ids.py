@@ -93,6 +93,11 @@ def job_id_of_row(batch: str, row: int) -> str:
     return f"job_{batch.removeprefix('batch_')[:-_ROW_DIGITS]}{letters}"
 
 
+def batch_id_of_row(job_id: str) -> str:
+    """Return the id of the batch to which a job belongs, if it is the job of a row."""
+    return batch_id(job_id.removeprefix("job_"))
+
+
 def row_of_job_id(job_id: str) -> int:
     """Return the row number of a job within its batch."""
     row = 0

@@ -23,7 +23,7 @@ from chalicelib.ports.files import FileWriter, JobFiles, UploadedFile, Uploads
 from chalicelib.ports.job_data import Chunks, JobData, JobSpecs, Results
 from chalicelib.ports.jobs import IdempotencyRecord, IdempotentResult, JobQuery, Jobs
 from chalicelib.ports.leases import Lease, Leases
-from chalicelib.ports.limits import CircuitBreakers, RequestCounters, Semaphores
+from chalicelib.ports.limits import CircuitBreakers, Pauses, RequestCounters, Semaphores
 from chalicelib.ports.lines import Line, Lines, Shard
 from chalicelib.ports.metrics import ThroughputStats
 from chalicelib.ports.notifications import (
@@ -83,6 +83,7 @@ __all__ = [
     "NotificationSettings",
     "Offload",
     "ParallelMap",
+    "Pauses",
     "Price",
     "Prices",
     "Provider",

@@ -230,13 +230,6 @@ def test_all_invalid_fields_are_reported_at_once(api: Api, body: Any, paths: set
     assert api.container.bulk_operations.rows == {}
 
 
-@pytest.mark.parametrize("action", ["pause", "resume"])
-def test_pause_and_resume_are_refused_as_not_available(api: Api, action: str) -> None:
-    reply = bulk(api, {"action": action, "all": True})
-
-    assert reply.json["error"]["details"] == [{"path": "action", "message": f"{action} is not available in this version"}]
-
-
 def test_a_dry_run_by_id_counts_only_existing_jobs(api: Api) -> None:
     ids = [api.submit(), api.submit(), f"job_{99:026}"]
 

@@ -398,6 +398,7 @@ class Exercises(Users):
             self.call("GET", f"/{route}", token="operator")
         self.call("POST", "/circuits/gpt-4o/open", {"reason": "test"}, "all")
         self.call("POST", "/circuits/gpt-4o/close", {}, "all")
+        self.pauses()
         sqs, dead = aws.client("sqs"), dead_letter_queue_name(STAGE, "normal")
         sqs.send_message(QueueUrl=sqs.get_queue_url(QueueName=dead)["QueueUrl"], MessageBody=WakeUp(self.submit(), 1).to_json())
         with patch.object(sqs_adapter, "WAIT_SECONDS", 0):
@@ -406,6 +407,23 @@ class Exercises(Users):
             self.call("POST", "/bulk", {"action": "set_priority", "priority": "low", "all": True}, "operator")
         self.cloud.tick("sweep_bulk_operations")
         self.call("POST", "/bulk", {"action": "cancel", "all": True}, "operator")
+        self.cloud.settle()
+
+    def pauses(self) -> None:
+        """Pauses of one tenant and for everybody, of a batch and of jobs; held jobs run after them."""
+        self.call("POST", "/pauses", {"scope": {"lane": "urgent"}, "reason": "test"}, "all")
+        self.call("POST", "/queues/general/pause", {"reason": "test"}, "operator")
+        self.clock.advance(3)  # until no worker has the pauses of before
+        job, own = self.submit(), self.submit(priority="low")
+        self.call("POST", f"/jobs/{own}/pause", {"reason": "test"}, "operator")
+        self.cloud.settle()
+        assert [self.status(each) for each in (job, own)] == ["held", "held"]
+        for route in ("queues", "pauses", "queues/general:low"):
+            self.call("GET", f"/{route}", token="operator")
+        self.call("POST", "/queues/general/resume", {}, "operator")
+        self.call("POST", "/queues/*:urgent/resume", {}, "all")
+        self.call("POST", f"/jobs/{own}/resume", token="operator")
+        self.clock.advance(3)
         self.cloud.settle()
 
     def deletion(self) -> None:

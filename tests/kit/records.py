@@ -16,6 +16,7 @@ from chalicelib.domain.batches.batch import NOT_STARTED, Batch, BatchAction
 from chalicelib.domain.jobs.bulk_operation import BulkAction, BulkOperation, BulkPage, JobRef
 from chalicelib.domain.jobs.job import Job, JobError, Status, Usage
 from chalicelib.domain.jobs.spec import JobConfig, JobSpec
+from chalicelib.domain.limits.pauses import Pause, PauseScope, TenantPauses, pause_id
 from chalicelib.domain.notifications.delivery import Delivery, DeliveryAttempt, delivery_id
 from chalicelib.domain.notifications.recipients import Channel, Recipient
 
@@ -171,3 +172,19 @@ def delivery(**changes: Any) -> Delivery:
         "attempts": (DeliveryAttempt(at=NOW, ms=5, status=500, error="the receiver answered 500"), DeliveryAttempt(at=NOW, ms=5)),
     }
     return Delivery(**(values | changes))
+
+
+def pause(scope: PauseScope | None = None, **changes: Any) -> Pause:
+    """A pause of a type for the tenant acme, without an end."""
+    scope = scope or PauseScope(tenant="acme", type="export")
+    values: dict[str, Any] = {"id": pause_id(scope, by_stage=False), "scope": scope, "reason": "full disk", "by": "ann", "since": NOW}
+    return Pause(**(values | changes))
+
+
+def pauses_of(tenant: str | None, *pauses: Pause) -> TenantPauses:
+    """The record of a tenant with these pauses, or with one that ends and one of a batch."""
+    made = pauses or (
+        pause(PauseScope(tenant=tenant, type="export", lane="low"), until=NOW + DAY),
+        pause(PauseScope(tenant=tenant, batch="batch_01J0000000000000000000000"), by_stage=True),
+    )
+    return TenantPauses(tenant=tenant or "", pauses=made, version=1)

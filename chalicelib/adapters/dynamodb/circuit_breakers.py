@@ -1,6 +1,7 @@
 """Circuit breakers, in the table `coordination`: `circuits` / `circuit#<model>`.
 
-They share one partition, so that one query reads them all.
+They share one partition, so that one query reads them all. The board of the pauses is in it too, so
+that the same query reads it.
 """
 
 from __future__ import annotations
@@ -16,8 +17,10 @@ from chalicelib.adapters.decoding import decode_readable
 from chalicelib.adapters.dynamodb import client as dynamodb
 from chalicelib.adapters.dynamodb.client import ConditionFailed, IntAttribute, Item, bound, decoded
 from chalicelib.adapters.dynamodb.json_record import known_fields
+from chalicelib.adapters.dynamodb.limits.pauses import BOARD, decode_board
 from chalicelib.domain.errors import StaleVersion
 from chalicelib.domain.limits.circuit_breaker import CircuitBreaker, CircuitState, TenantCircuit
+from chalicelib.domain.limits.pauses import PauseBoard
 
 PARTITION, PREFIX = "circuits", "circuit#"
 RETENTION_SECONDS = 2 * 86_400  # after the last change: older failures say nothing about the provider now
@@ -43,14 +46,28 @@ class CircuitBreakerItem(Item):
     ttl = IntAttribute(null=True)
 
 
+class PartitionItem(CircuitBreakerItem):
+    """A circuit breaker, or the board of the pauses, which has only keys, version and `data`."""
+
+    state = UnicodeAttribute(null=True, attr_name="st")
+    data = UnicodeAttribute(null=True)
+
+
 class DynamoCircuitBreakers:
     """Units: 0.5 to read all of them (up to 4 KB, some thirty models), 1 to read one, 1 to write."""
 
     def __init__(self, stage: str) -> None:
         self._items = bound(CircuitBreakerItem, stage, "coordination")
+        self._partition = bound(PartitionItem, stage, "coordination")
 
     def all(self) -> list[CircuitBreaker]:
         return list(decode_readable(self._items.query(PARTITION, self._items.sk.startswith(PREFIX)), _circuit_of))
+
+    def all_with_board(self) -> tuple[list[CircuitBreaker], PauseBoard | None]:
+        items = list(self._partition.query(PARTITION))
+        stored = [item for item in items if item.sk == BOARD]
+        boards = list(decode_readable(stored, _board_of)) if stored else [PauseBoard()]
+        return list(decode_readable([item for item in items if item.sk.startswith(PREFIX)], _circuit_of)), boards[0] if boards else None
 
     def get(self, model: str) -> CircuitBreaker | None:
         item = dynamodb.get(self._items, PARTITION, PREFIX + model)
@@ -73,6 +90,11 @@ class DynamoCircuitBreakers:
         times = [moment for moment in moments if moment]
         ttl = None if circuit.is_forced or not times else max(times) // 1000 + RETENTION_SECONDS
         return self._items(PARTITION, PREFIX + circuit.model, **{**stored, "state": circuit.state.value, "ttl": ttl})
+
+
+@decoded
+def _board_of(item: PartitionItem) -> PauseBoard:
+    return decode_board(json.loads(item.data))
 
 
 @decoded

@@ -233,10 +233,14 @@ def put_known(item: Item, condition: Condition) -> None:
     Raises:
         ConditionFailed: with the stored item.
     """
+    update(item, known_actions(item), condition)
+
+
+def known_actions(item: Item) -> list[Action]:
+    """Return the actions of an update that writes every attribute that this version of the code knows."""
     values = item.attribute_values
     known = {name: getattr(type(item), name) for name in item.get_attributes() if name not in item._key_attributes()}
-    actions = [attribute.remove() if values.get(name) is None else attribute.set(values[name]) for name, attribute in known.items()]
-    update(item, actions, condition)
+    return [attribute.remove() if values.get(name) is None else attribute.set(values[name]) for name, attribute in known.items()]
 
 
 def _present(item: Item) -> dict[str, Any]:

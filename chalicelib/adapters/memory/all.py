@@ -21,6 +21,7 @@ from chalicelib.adapters.memory.jobs import MemoryJobs
 from chalicelib.adapters.memory.leases import MemoryLeases
 from chalicelib.adapters.memory.limits import (
     MemoryCircuitBreakers,
+    MemoryPauses,
     MemoryRequestCounters,
     MemorySemaphores,
     MemoryTenantLimits,
@@ -58,7 +59,7 @@ class InMemoryAdapters:
     subscriptions: MemorySubscriptions = field(default_factory=MemorySubscriptions)
     tickets: MemoryTickets = field(default_factory=MemoryTickets)
     leases: MemoryLeases = field(default_factory=MemoryLeases)
-    circuit_breakers: MemoryCircuitBreakers = field(default_factory=MemoryCircuitBreakers)
+    pauses: MemoryPauses = field(default_factory=MemoryPauses)
     cache: MemoryResponseCache = field(default_factory=MemoryResponseCache)
     throughput: MemoryThroughputStats = field(default_factory=MemoryThroughputStats)
     bulk_operations: MemoryBulkOperations = field(default_factory=MemoryBulkOperations)
@@ -79,12 +80,14 @@ class InMemoryAdapters:
     notification_settings: MemoryNotificationSettings = field(default_factory=MemoryNotificationSettings)
     webhook_client: MemoryWebhookClient = field(default_factory=MemoryWebhookClient)
     email: MemoryEmailSender = field(default_factory=MemoryEmailSender)
+    circuit_breakers: MemoryCircuitBreakers = field(init=False)
     connections: MemoryConnections = field(init=False)
     queues: MemoryQueues = field(init=False)
     lines: MemoryLines = field(init=False)
     job_data: MemoryJobData = field(init=False)
 
     def __post_init__(self) -> None:
+        self.circuit_breakers = MemoryCircuitBreakers(self.pauses)
         self.connections = MemoryConnections(self.semaphores)
         self.queues = MemoryQueues(self.clock)
         self.lines = MemoryLines(self.jobs)

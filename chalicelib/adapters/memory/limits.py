@@ -1,4 +1,4 @@
-"""Circuit breakers, limits of tenants, semaphores and request counters in memory."""
+"""Circuit breakers, pauses, limits of tenants, semaphores and request counters in memory."""
 
 from __future__ import annotations
 
@@ -6,18 +6,63 @@ import threading
 from collections.abc import Sequence
 
 from chalicelib.adapters.memory.record_table import RecordTable
+from chalicelib.domain.errors import StaleVersion
 from chalicelib.domain.limits.circuit_breaker import CircuitBreaker
+from chalicelib.domain.limits.pauses import PauseBoard, TenantPauses
 from chalicelib.domain.limits.tenant_limits import TenantLimits
 from chalicelib.domain.units import Ms
 
 
-class MemoryCircuitBreakers:
+class MemoryPauses:
+    """Tests may use `tenants`, the records by tenant."""
+
     def __init__(self) -> None:
+        self._board, self.tenants = PauseBoard(), dict[str, TenantPauses]()
+        self._lock = threading.Lock()
+
+    def board(self) -> PauseBoard:
+        with self._lock:
+            return self._board
+
+    def of_tenant(self, tenant: str, *, consistent: bool = False) -> TenantPauses:
+        with self._lock:
+            return self.tenants.get(tenant) or TenantPauses(tenant=tenant)
+
+    def replace_board(self, seen: PauseBoard, new: PauseBoard) -> None:
+        with self._lock:
+            if self._board == new:
+                return
+            if self._board.version != seen.version:
+                raise StaleVersion(self._board if self._board.version else None)
+            self._board = new
+
+    def replace_tenant(self, seen: TenantPauses, new: TenantPauses, seen_board: PauseBoard, new_board: PauseBoard) -> None:
+        with self._lock:
+            current = self.tenants.get(new.tenant) or TenantPauses(tenant=new.tenant)
+            if (current, self._board) == (new, new_board):
+                return
+            if (current.version, self._board.version) != (seen.version, seen_board.version):
+                raise StaleVersion(None)
+            self.tenants[new.tenant], self._board = new, new_board
+
+    def page(self, before: str | None, limit: int) -> tuple[list[TenantPauses], str | None]:
+        with self._lock:
+            names = sorted((name for name in self.tenants if before is None or name < before), reverse=True)
+            page = [self.tenants[name] for name in names[:limit]]
+        return page, page[-1].tenant if len(names) > limit else None
+
+
+class MemoryCircuitBreakers:
+    def __init__(self, pauses: MemoryPauses | None = None) -> None:
+        self._pauses = pauses or MemoryPauses()
         self._table: RecordTable[str, CircuitBreaker] = RecordTable(lambda circuit: circuit.model, absent_version=0)
         self.get, self.replace = self._table.get, self._table.replace
 
     def all(self) -> list[CircuitBreaker]:
         return self._table.select(lambda _: True, lambda circuit: circuit.model)
+
+    def all_with_board(self) -> tuple[list[CircuitBreaker], PauseBoard | None]:
+        return self.all(), self._pauses.board()
 
 
 class MemoryTenantLimits:

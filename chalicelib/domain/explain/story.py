@@ -11,7 +11,7 @@ from typing import Any
 
 from chalicelib.domain.execution.result import WORKER_LOST, Result
 from chalicelib.domain.explain.words import duration_text, time_text, waited_for
-from chalicelib.domain.jobs.job import DEPENDENCIES, START_LATER, Job, Status, Wait
+from chalicelib.domain.jobs.job import DEPENDENCIES, START_LATER, Job, JobPause, Status, Wait
 from chalicelib.domain.jobs.job_type import NO_MODEL
 from chalicelib.domain.jobs.transitions import HANDED_OVER, MAX_WAITS
 from chalicelib.domain.limits.waiting import JobWait, WaitLimit
@@ -29,7 +29,7 @@ class Event:
     """
 
     at: Ms | None
-    what: str  # submitted, earlier_waits, wait, attempt, workers_lost, cancel_requested, now, or end
+    what: str  # submitted, earlier_waits, wait, pause, attempt, workers_lost, cancel_requested, now, or end
     sentence: str
     facts: Mapping[str, Any] = field(default_factory=dict)
 
@@ -66,6 +66,9 @@ def tell_story(records: Records, now: Ms) -> list[Event]:
     last = []
     if job.crashes:
         last.append(Event(None, "workers_lost", f"{_workers(job.crashes)} died while running it.", {"crashes": job.crashes}))
+    if job.pause is not None and not job.status.is_terminal and not job.pause.is_over(now):
+        dated.append(_pause(job.pause, content=records.content))
+        dated.sort(key=lambda event: event.at or 0)
     if job.cancel_requested and not job.status.is_terminal:
         last.append(Event(None, "cancel_requested", "A cancel was requested; it stops as soon as its worker sees that."))
     return [*first, *dated, *last, _end(records) if job.status.is_terminal else _now(records, now)]
@@ -94,6 +97,14 @@ def _wait(job: Job, number: int, wait: Wait, limit: WaitLimit | None, now: Ms) -
     sentence = f"{begins} {duration_text(lasted)} for {waited_for(wait.reason, wait.cause, limit)}."
     facts = {"reason": wait.reason, "cause": wait.cause, "limit": limit_shape(limit), "until": rfc3339(until)}
     return Event(wait.since, "wait", sentence, {**facts, "seconds": seconds(lasted)})
+
+
+def _pause(pause: JobPause, *, content: bool) -> Event:
+    """The pause of the job itself that holds now."""
+    end = f"until {time_text(pause.until)}" if pause.until is not None else "until it is resumed"
+    because = f": {pause.reason}" if pause.reason and content else "."
+    facts = {"by": pause.by, "until": rfc3339(pause.until), "reason": pause.reason if content else None}
+    return Event(pause.since, "pause", f"{pause.by} paused it {end}{because}", facts)
 
 
 def _attempt(records: Records, stored: Result) -> Event:

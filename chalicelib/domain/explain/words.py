@@ -28,8 +28,8 @@ _REASONS: dict[str, str] = {
     HoldReason.TYPE_CONCURRENCY: "the limits of its job type",
     HoldReason.TENANT_CONCURRENCY: "another job of its tenant to end",
     HoldReason.USER_CONCURRENCY: "another job of its user to end",
-    "paused": "the end of a pause",
-    "pauses_unknown": "the store of the pauses, which did not answer",
+    HoldReason.PAUSED: "the end of a pause",
+    HoldReason.PAUSES_UNKNOWN: "the store of the pauses, which did not answer",
 }
 _OPENAI = {
     "key": _REASONS[HoldReason.OPENAI_NOT_CONFIGURED],

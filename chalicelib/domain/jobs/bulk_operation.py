@@ -27,6 +27,8 @@ class BulkAction(StrEnum):
     CANCEL = "cancel"
     DELETE = "delete"
     SET_PRIORITY = "set_priority"
+    PAUSE = "pause"
+    RESUME = "resume"
 
 
 _NOT_STARTED = (Status.WAITING, Status.QUEUED, Status.RETRYING, Status.HELD)
@@ -37,6 +39,8 @@ SCANNED_STATUSES: dict[BulkAction, tuple[Status, ...]] = {
     BulkAction.CANCEL: (*_NOT_STARTED, Status.PROCESSING),
     BulkAction.DELETE: (Status.FAILED,),
     BulkAction.SET_PRIORITY: _NOT_STARTED,
+    BulkAction.PAUSE: _NOT_STARTED,
+    BulkAction.RESUME: (Status.HELD, Status.WAITING),  # a paused job that waits is not held yet
 }
 # The statuses that the filters of an action may name.
 ALLOWED: dict[BulkAction, frozenset[Status]] = {
@@ -44,6 +48,8 @@ ALLOWED: dict[BulkAction, frozenset[Status]] = {
     BulkAction.CANCEL: frozenset(Status) - TERMINAL,
     BulkAction.DELETE: TERMINAL,
     BulkAction.SET_PRIORITY: frozenset(Status) - TERMINAL,
+    BulkAction.PAUSE: frozenset(_NOT_STARTED),
+    BulkAction.RESUME: frozenset(_NOT_STARTED),
 }
 
 
@@ -82,6 +88,8 @@ class BulkOperation:
     created_at: Ms
     updated_at: Ms
     lane: str | None = None  # new lane, for `set_priority`; otherwise None
+    reason: str | None = None  # why, for `pause`
+    until: Ms | None = None  # when it ends, for `pause`; None: when the jobs are resumed
     ids: tuple[str, ...] = ()  # named by the caller; empty: `filters` or `batch_id` selects
     filters: Mapping[str, Any] = field(default_factory=dict)  # as in `GET /jobs`, without tenant
     all_tenants: bool = False  # the caller's key covers all tenants, so `ids` may be of any tenant

@@ -68,6 +68,21 @@ class JobError:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class JobPause:
+    """The pause of one job by its user or an operator."""
+
+    by: str  # the user who asked for it
+    since: Ms
+    reason: str | None = None
+    until: Ms | None = None  # when it ends by itself; None: when the job is resumed
+    retry_at: Ms | None = None  # when the next attempt of a `retrying` job was due; None: it had no time
+
+    def is_over(self, now: Ms) -> bool:
+        """Whether it has ended by itself."""
+        return self.until is not None and now >= self.until
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Wait:
     """A time for which a job was held."""
 
@@ -138,6 +153,7 @@ class Job:
     slots: tuple[str, ...] = ()  # keys of the concurrency limits of which it has a slot
     places: tuple[str, ...] = ()  # keys of the queued-jobs limits that count it, until it has ended
     waits: tuple[Wait, ...] = ()  # the last times for which it was held, the latest last
+    pause: JobPause | None = None  # it does not start until it is resumed; None: it was not paused
     ttl: int | None = None  # seconds since 1970 when DynamoDB may remove it; None: not ended
 
     @property

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from chalicelib.domain.failures import DependencyFailed, OutputInvalid, final_suggestion
-from chalicelib.domain.jobs.job import DEPENDENCIES, START_LATER, Job, JobError, Status, Usage, Wait
+from chalicelib.domain.jobs.job import DEPENDENCIES, START_LATER, Job, JobError, JobPause, Status, Usage, Wait
 from chalicelib.domain.units import DAY_MS, Ms, Nano
 
 END_CHECK_DELAY_MS = 60_000  # the change stream serves recipients and dependents of an end within this time, or the sweep does
@@ -23,6 +23,8 @@ MAX_RECHECK_MS = 3_600_000
 MAX_HELD_MS = 30 * DAY_MS  # the longest time that a job without another end is held in a line before it is checked
 MAX_WAITS = 8  # kept on the record
 MAX_ISOLATED_CRASHES = 3  # workers that may die while they run nothing but this job
+PAUSED = "paused"  # the reason of a job that is held by a pause
+OWN_PAUSE = "pause:job"  # the cause of a job that is held by its own pause, until it is resumed
 HANDED_OVER = "handed_over"  # the reason after a worker reached its deadline before the response ended
 COMPLETED_RETENTION_DAYS = 30
 OTHER_RETENTION_DAYS = 7
@@ -78,6 +80,7 @@ def claim(
         reason=None,
         resume_at=None,
         run_alone=alone,
+        pause=None,
         attempt_model=model if model != job.model else None,
         slots=job.slots if job.is_resumable else slots,
         due_at=job.due_at if keep_due_at else now + RECHECK_MS,
@@ -375,6 +378,8 @@ def restart(job: Job, now: Ms, expires_in: Ms, retry_for: Ms, places: tuple[str,
         retry_for: milliseconds after which the new run starts no further attempt.
         places: the places of a new run in the queue of its tenant.
     """
+    if is_paused(job, now):
+        return None
     if not job.status.is_terminal and job.status is not Status.QUEUED and is_claimable(job):
         due = now + QUEUED_CHECK_DELAY_MS
         return _next(job, now, status=Status.QUEUED, generation=job.generation + 1, queued_at=now, due_at=due, reason=None, resume_at=None)
@@ -405,6 +410,64 @@ def restart(job: Job, now: Ms, expires_in: Ms, retry_for: Ms, places: tuple[str,
         places=places,
         ttl=None,
     )
+
+
+def pause(job: Job, by: str, reason: str | None, until: Ms | None, now: Ms) -> Job | None:
+    """Pause a job that is not running, until it is resumed or `until`. None: it is running, or has ended.
+
+    It is held at once and keeps its place, or waits on for its parents or its start time and is held
+    after that. Between two workers of a durable attempt it is running. Expiry and the end of its
+    retries stay as they are.
+    """
+    if job.status.is_terminal or job.status is Status.PROCESSING or job.is_resumable:
+        return None
+    retry_at = job.resume_at if job.status is Status.RETRYING else None
+    paused = JobPause(by=by, since=now, reason=reason, until=until, retry_at=retry_at)
+    if job.status is Status.WAITING:
+        return _next(job, now, pause=paused)
+    return _held(job, now, PAUSED, until, own_cause(paused), generation=job.generation + 1, pause=paused)
+
+
+def own_cause(pause: JobPause) -> str | None:
+    """Return the cause of a job that its own pause holds; None: it waits for the end of the pause.
+
+    Nobody serves the line of the cause: the job is resumed, and nothing else releases it.
+    """
+    return OWN_PAUSE if pause.until is None else None
+
+
+def is_paused(job: Job, now: Ms) -> bool:
+    """Whether the job itself is paused. It may still be waiting for something else."""
+    return job.pause is not None and not job.status.is_terminal and not job.pause.is_over(now)
+
+
+def resume(job: Job, now: Ms) -> Job | None:
+    """End the pause of a job: queue it with its old place, or for the time of its retry.
+
+    Returns the same object if it is not paused; None if it has ended.
+    """
+    if job.status.is_terminal:
+        return None
+    if job.pause is None:
+        return job
+    if not holds_itself(job):
+        return _next(job, now, pause=None)
+    retry_at = job.pause.retry_at if job.pause.retry_at is not None and job.pause.retry_at > now else None
+    return _next(
+        job,
+        now,
+        status=Status.RETRYING if retry_at else Status.QUEUED,
+        generation=job.generation + 1,
+        reason=job.error.code if retry_at and job.error else None,
+        resume_at=retry_at,
+        due_at=first_check_at(retry_at, now) if retry_at else now + QUEUED_CHECK_DELAY_MS,
+        pause=None,
+    )
+
+
+def holds_itself(job: Job) -> bool:
+    """Whether the job is held by its own pause, and not by that of a scope."""
+    return job.status is Status.HELD and job.pause is not None and job.reason == PAUSED and job.cause in (None, OWN_PAUSE)
 
 
 def mark_deleted(job: Job, now: Ms) -> Job | None:
@@ -567,6 +630,7 @@ def _end(job: Job, now: Ms, status: Status, **changes: Any) -> Job:
         due_at=now + END_CHECK_DELAY_MS if job.notifies or job.has_dependents else None,
         resume_at=None,
         reason=None,
+        pause=None,
         invalid_answer=None,
         ttl=now // 1000 + days * 86_400,
         **changes,

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from chalicelib.domain.jobs import transitions
 from chalicelib.domain.units import Ms
 
 
@@ -24,6 +25,8 @@ class HoldReason(StrEnum):
     USER_CONCURRENCY = "user_concurrency"  # the same for its user
     # The version of the code that got it does not know its type; a newer one has accepted it.
     TYPE_UNKNOWN = "type_unknown"
+    PAUSED = transitions.PAUSED  # the job, or what it has in common with others, is paused
+    PAUSES_UNKNOWN = "pauses_unknown"  # the store of the pauses did not answer
     LIMITS_UNKNOWN = "limits_unknown"  # the store of the limits did not answer
 
 

@@ -22,12 +22,14 @@ from chalicelib.domain.units import Ms
 from chalicelib.services.batches.broadcast_progress import TIME_BUDGET_MS, broadcast_batch_progress
 from chalicelib.services.batches.context import BatchContext, enqueue_advance, load_counts
 from chalicelib.services.batches.notify_completion import notify_batch_completed
+from chalicelib.services.batches.pausing import pause_of_rows
 from chalicelib.services.batches.recount import recount_batch
 from chalicelib.services.batches.release_rows import LaneFull, RowDefaults, RowsExpired, release_rows, rows_in_wave
 from chalicelib.services.jobs import bulk_operations
 from chalicelib.services.jobs.cancel_job import cancel_job
 
 FULL_LANE_RETRY_SECONDS = 30  # delay before a batch tries a full lane again
+PAUSED_RECHECK_MS = 120_000  # when a paused batch looks again
 CLOCK_TOLERANCE_MS = 2_000  # accept the retry message this much early, because clocks differ
 ERROR_BACKOFF_MS = 600_000  # pause after an unforeseen error, which will most likely happen again
 
@@ -130,8 +132,14 @@ def _save(ctx: BatchContext, seen: Batch, new: Batch) -> Batch:
 
 
 def _start_wave(run: AdvanceRun, batch: Batch, started: Batch) -> Batch | None:
-    """Save the started wave and release it; if the queue of its rows is full, try again later."""
+    """Save the started wave and release it; if its rows are paused or their queue is full, try again later."""
     ctx, now = run.ctx, run.ctx.clock.now()
+    pause = pause_of_rows(ctx, batch)
+    if pause is not None:  # the resumption wakes the batch, or the sweep does
+        until = min(pause.until or now + PAUSED_RECHECK_MS, now + PAUSED_RECHECK_MS)
+        if batch.locked_until <= now:
+            _save(ctx, batch, batch_rules.postpone(batch, until, now))
+        return None
     queue = queue_for(batch.lane, is_task=batch.model == NO_MODEL)
     if ctx.queues.depth(queue) < ctx.max_lane_depth:
         return _release_wave(run, _save(ctx, batch, started), resumed=False)

@@ -10,7 +10,7 @@ from chalicelib.domain.batches.counters import BatchCounts, counter_key
 from chalicelib.domain.jobs.job_type import JobType
 from chalicelib.domain.metrics.throughput import Throughput
 from chalicelib.domain.queues.lanes import TASKS
-from chalicelib.ports import Batches, BatchRows, Counters, ParallelMap, Prices, Queues
+from chalicelib.ports import Batches, BatchRows, Counters, ParallelMap, Pauses, Prices, Queues
 from chalicelib.services.jobs.bulk_operations import BulkContext
 from chalicelib.services.jobs.submit_job import SubmitContext
 from chalicelib.services.notifications.outbox import NotificationContext
@@ -29,6 +29,8 @@ class BatchContext(BulkContext, SubmitContext, StreamingContext, NotificationCon
     def batches(self) -> Batches: ...
     @property
     def batch_rows(self) -> BatchRows: ...
+    @property
+    def pauses(self) -> Pauses: ...
     @property
     def counters(self) -> Counters: ...
     @property

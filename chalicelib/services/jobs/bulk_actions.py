@@ -12,6 +12,7 @@ from chalicelib.domain.jobs.job import Job, Status
 from chalicelib.services.jobs.cancel_job import CancelContext, cancel_job
 from chalicelib.services.jobs.delete_job import DeleteContext, delete_job
 from chalicelib.services.jobs.edit_job import edit_job
+from chalicelib.services.jobs.pause_job import pause_job, resume_job
 from chalicelib.services.jobs.retry_job import RetryContext, retry_job
 from chalicelib.services.load_jobs import load_readable_jobs
 
@@ -78,6 +79,14 @@ def _set_priority(ctx: BulkActionContext, bulk: BulkOperation, ref: JobRef, job:
     edit_job(ctx, _require_job(ref, job), JobEdit(lane=bulk.lane))
 
 
+def _pause(ctx: BulkActionContext, bulk: BulkOperation, ref: JobRef, job: Job | None) -> None:
+    pause_job(ctx, _require_job(ref, job), bulk.created_by, bulk.reason, bulk.until)
+
+
+def _resume(ctx: BulkActionContext, _bulk: BulkOperation, ref: JobRef, job: Job | None) -> None:
+    resume_job(ctx, _require_job(ref, job))
+
+
 def _require_job(ref: JobRef, job: Job | None) -> Job:
     if job is None or job.is_deleted:
         raise JobNotFound(ref.job_id)
@@ -101,4 +110,6 @@ _ACTIONS: dict[BulkAction, Callable[[BulkActionContext, BulkOperation, JobRef, J
     BulkAction.CANCEL: _cancel,
     BulkAction.DELETE: _delete,
     BulkAction.SET_PRIORITY: _set_priority,
+    BulkAction.PAUSE: _pause,
+    BulkAction.RESUME: _resume,
 }

@@ -67,10 +67,18 @@ def _page_of_filters(ctx: BulkPageContext, bulk: BulkOperation, size: int) -> Bu
     status = bulk.statuses[bulk.page.position]
     filters = Filters(**{**bulk.filters, "status": status.value})
     page = list_jobs(ctx.jobs, ctx.log, _caller_of(bulk), filters, size, bulk.page.cursor, ctx.row_count)
+    refs = _job_refs(job for job in page.jobs if _is_meant(bulk, job))
     if page.next_cursor is not None:
-        return BulkPage(jobs=_job_refs(page.jobs), position=bulk.page.position, cursor=page.next_cursor)
+        return BulkPage(jobs=refs, position=bulk.page.position, cursor=page.next_cursor)
     position = bulk.page.position + 1
-    return BulkPage(jobs=_job_refs(page.jobs), position=position, last=position >= len(bulk.statuses))
+    return BulkPage(jobs=refs, position=position, last=position >= len(bulk.statuses))
+
+
+def _is_meant(bulk: BulkOperation, job: Job) -> bool:
+    """Whether a listed job is one that the action changes: jobs that it has paused are held, and listed again."""
+    if bulk.action is BulkAction.PAUSE:
+        return job.pause is None or job.pause.since < bulk.created_at
+    return bulk.action is not BulkAction.RESUME or job.pause is not None
 
 
 def _job_refs(jobs: Iterable[Job]) -> tuple[JobRef, ...]:

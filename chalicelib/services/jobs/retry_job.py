@@ -113,4 +113,6 @@ def _content_gone() -> HeadraceError:
 def _refusal(job: Job) -> HeadraceError:
     if job.is_deleted:
         return JobNotFound(job.id)
+    if job.pause is not None:
+        return JobNotRetryable("This job is paused. Resume it.")
     return JobNotRetryable(f"A {job.status.value} job cannot be retried.")

@@ -6,7 +6,7 @@ from typing import Protocol
 
 from chalicelib.domain.jobs.job_type import JobType
 from chalicelib.domain.limits.tenant_limits import TenantLimits
-from chalicelib.ports import CircuitBreakers, Jobs, Lines, Offload, Provider, Rates
+from chalicelib.ports import CircuitBreakers, Jobs, Lines, Offload, Pauses, Provider, Rates
 from chalicelib.services.context import QueueContext
 
 
@@ -26,6 +26,8 @@ class SchedulingContext(LineContext, Protocol):
     def jobs(self) -> Jobs: ...
     @property
     def circuit_breakers(self) -> CircuitBreakers: ...
+    @property
+    def pauses(self) -> Pauses: ...
     @property
     def rates(self) -> Rates: ...
     @property

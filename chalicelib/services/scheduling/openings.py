@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from chalicelib.domain.errors import JobTypeNotFound
 from chalicelib.domain.limits.circuit_breaker import CircuitBreaker, CircuitState, Permission, check_permission, origin_of
+from chalicelib.domain.limits.pauses import Pause, line_pause
 from chalicelib.domain.limits.rate_limit import RateLimit, effective
 from chalicelib.domain.limits.sliding_window import Limits
 from chalicelib.domain.queues.causes import MISSING_KEY, CauseKind, kind_of, subject_of
@@ -63,6 +64,8 @@ class Facts:
 
     circuits: Mapping[str, CircuitBreaker] = field(default_factory=dict)
     has_key: bool = False
+    pauses: tuple[Pause, ...] | None = None  # those for everybody; None: unknown
+    tenant_pauses: Mapping[str, tuple[Pause, ...]] = field(default_factory=dict)  # of tenants in lines of pauses; absent: unknown
     rates: Mapping[str, RateLimit] = field(default_factory=dict)  # by model
 
 
@@ -84,6 +87,8 @@ def opening_of(
             return _circuit_opening(facts.circuits.get(subject_of(cause)), touched, probed, now)
         case CauseKind.RATE:
             return _rate_opening(facts.rates.get(subject_of(cause)), trials, max(touched.values()), now)
+        case CauseKind.PAUSE:
+            return _pause_opening(facts, subject_of(cause), touched, now)
         case CauseKind.CODE:
             return Opening(WAVE, now + ROUND_MS) if _knows_type(ctx, subject_of(cause)) else Opening(0, now + RECHECK_MS)
     return Opening(0, now + RECHECK_MS)  # only a newer version of the code knows it
@@ -115,6 +120,21 @@ def _circuit_opening(circuit: CircuitBreaker | None, touched: Mapping[str, Ms], 
     if circuit.is_forced:
         return Opening(0, now + RECHECK_MS)
     return Opening(0, max(now + ROUND_MS, circuit.until or 0), by_tenant)
+
+
+def _pause_opening(facts: Facts, subject: str, touched: Mapping[str, Ms], now: Ms) -> Opening:
+    """The line of a tenant lets its waves go when no pause holds back all of it."""
+    by_tenant: dict[str, int] = {}
+    next_at = now + RECHECK_MS
+    for tenant in touched:
+        own = facts.tenant_pauses.get(tenant)
+        if facts.pauses is None or own is None:  # unknown
+            by_tenant[tenant] = 0
+            continue
+        pause = line_pause(subject, tenant, (*facts.pauses, *own), now)
+        by_tenant[tenant] = WAVE if pause is None else 0
+        next_at = min(next_at, now + ROUND_MS if pause is None else pause.until or next_at)
+    return Opening(WAVE if any(by_tenant.values()) else 0, next_at, by_tenant)
 
 
 def _knows_type(ctx: SchedulingContext, name: str) -> bool:

@@ -18,13 +18,15 @@ import asyncio
 from collections.abc import Iterable, Mapping
 from copy import copy
 from dataclasses import dataclass, field
+from functools import partial
 
-from chalicelib.domain.errors import Unavailable
+from chalicelib.domain.errors import Unavailable, UnreadableRecord
 from chalicelib.domain.jobs.job_type import NO_MODEL
 from chalicelib.domain.jobs.queue_routing import release_queue
 from chalicelib.domain.limits.circuit_breaker import CircuitBreaker
 from chalicelib.domain.limits.fair_queue import FairQueue
 from chalicelib.domain.limits.held_job import HeldJob
+from chalicelib.domain.limits.pauses import Pause, PauseBoard
 from chalicelib.domain.limits.rate_limit import RateLimit, effective
 from chalicelib.domain.limits.releases import choose_releases, job_cost, standing
 from chalicelib.domain.limits.sliding_window import Limits
@@ -97,6 +99,8 @@ class ShardLoop:
         self._shard = Shard(number=number, owner=ctx.new_id(), until=0)
         self._queues: dict[str, _Queue] = {}
         self._facts, self._facts_at, self._key_at = Facts(), 0, 0
+        self._board: PauseBoard | None = None  # None: not read yet
+        self._pauses: dict[str, tuple[int, tuple[Pause, ...]]] = {}  # by tenant, with the version of the board
         self._rows_at, self._net_at = 0, 0
         self._looked_at = 0  # when the last look at everything began
         self._lease, self._has_ended = asyncio.Lock(), False  # its lease is not renewed when it was given up
@@ -210,25 +214,51 @@ class ShardLoop:
         if not again and now - self._facts_at < FACTS_MS:
             return
         ctx = self._ctx
-        circuits = await self._read_circuits()
+        await self._read_circuits()
         if any(kind_of(cause) is CauseKind.RATE for cause in self._queues):
             self._facts.rates = {limit.model: limit for limit in await ctx.offload(ctx.rates.limits)}
         if MISSING_KEY in self._queues and not self._facts.has_key and now - self._key_at >= KEY_MS:
             self._facts.has_key, self._key_at = await ctx.provider.is_configured(), now
             if not self._facts.has_key:
                 ctx.log("openai_not_configured")
-        self._facts.circuits, self._facts_at = {circuit.model: circuit for circuit in circuits}, now
+        await self._read_pauses(now)
+        self._facts_at = now
 
-    async def _read_circuits(self) -> list[CircuitBreaker]:
-        """Read the circuits of all models. If they cannot be read, jobs run (protocol: if in doubt the
-        circuit is closed).
+    async def _read_circuits(self) -> None:
+        """Read the circuits of all models, and the board of the pauses with them.
+
+        If they cannot be read, circuits count as closed (protocol: if in doubt the circuit is
+        closed), and the last board stays.
         """
+        circuits: list[CircuitBreaker] = []
         try:
-            circuits: list[CircuitBreaker] = await self._ctx.offload(self._ctx.circuit_breakers.all)
+            circuits, board = await self._ctx.offload(self._ctx.circuit_breakers.all_with_board)
+            self._board = board or self._board
         except Exception as exc:  # noqa: BLE001 - no fault of the store may stop jobs
             self._ctx.log("circuit_breakers_unavailable", error=exc)
-            return []
-        return circuits
+        self._facts.circuits = {circuit.model: circuit for circuit in circuits}
+
+    async def _read_pauses(self, now: Ms) -> None:
+        """Read the pauses of the tenants that have lines of pauses, again when the board has changed:
+        both change together.
+        """
+        ctx, board = self._ctx, self._board
+        if board is None:
+            return
+        lines = [queue.lines for queue in self._queues.values() if kind_of(queue.cause) is CauseKind.PAUSE]
+        tenants = {tenant for line in lines for tenant in line}
+        self._pauses = {tenant: known for tenant, known in self._pauses.items() if tenant in tenants and known[0] == board.version}
+        unread = sorted(tenant for tenant in tenants - set(self._pauses) if board.may_concern(tenant, now))
+        for start in range(0, len(unread), MAX_TENANTS):
+            read = [partial(ctx.pauses.of_tenant, tenant, consistent=True) for tenant in unread[start : start + MAX_TENANTS]]
+            try:
+                for record in await asyncio.gather(*map(ctx.offload, read)):
+                    self._pauses[record.tenant] = board.version, record.pauses
+            except (Unavailable, UnreadableRecord) as exc:  # the lines of tenants whose pauses are unknown stay closed
+                ctx.log("pauses_unavailable", tenants=len(unread), error=exc)
+        unconcerned = {tenant: () for tenant in tenants if not board.may_concern(tenant, now)}
+        self._facts.pauses = board.pauses
+        self._facts.tenant_pauses = {**{tenant: pauses for tenant, (_, pauses) in self._pauses.items()}, **unconcerned}
 
     async def _visit_all(self) -> None:
         ctx, now = self._ctx, self._ctx.clock.now()

@@ -14,9 +14,11 @@ from chalicelib.domain.errors import JobTypeNotFound, Unavailable, UnreadableRec
 from chalicelib.domain.jobs.index_keys import place_in_line
 from chalicelib.domain.jobs.job import Job
 from chalicelib.domain.jobs.job_type import JobType
+from chalicelib.domain.jobs.transitions import OWN_PAUSE
 from chalicelib.domain.limits import type_rate
 from chalicelib.domain.limits.admission import HoldReason
 from chalicelib.domain.limits.circuit_breaker import tenant_mark
+from chalicelib.domain.limits.pauses import line_pause
 from chalicelib.domain.limits.rate_limit import ACCOUNT, effective
 from chalicelib.domain.limits.sliding_window import Limits
 from chalicelib.domain.limits.slots import tenant_scope, user_scope
@@ -33,7 +35,7 @@ from chalicelib.domain.limits.waiting import (
 )
 from chalicelib.domain.queues.causes import CauseKind, bucket_of, kind_of, subject_of
 from chalicelib.domain.units import Ms
-from chalicelib.ports import CircuitBreakers, Jobs, Line, Rates
+from chalicelib.ports import CircuitBreakers, Jobs, Line, Pauses, Rates
 from chalicelib.services.scheduling.context import LineContext
 
 MAX_AHEAD = 300  # jobs of a line that are counted
@@ -51,6 +53,8 @@ class WaitContext(LineContext, Protocol):
     def rates(self) -> Rates: ...
     @property
     def circuit_breakers(self) -> CircuitBreakers: ...
+    @property
+    def pauses(self) -> Pauses: ...
     @property
     def lines_cache(self) -> LinesCache: ...
     def limits_of(self, tenant: str) -> TenantLimits: ...
@@ -115,7 +119,7 @@ def _wait_in_line(ctx: WaitContext, job: Job, cause: str, ahead: int, now: Ms) -
         case CauseKind.CIRCUIT:
             return replace(wait, start_at=start_after_circuit(ctx.circuit_breakers.get(subject), tenant_mark(job.tenant), now))
         case CauseKind.PAUSE:
-            return wait  # the record has the end of the pause
+            return replace(wait, start_at=_end_of_pause(ctx, job, subject, now))
     return replace(wait, start_at=None)  # nobody knows when a key is stored or a version deployed
 
 
@@ -164,6 +168,16 @@ def _slot_limit(ctx: WaitContext, job: Job, scope: str) -> WaitLimit | None:
         return None
     user = job.user if scope == user_scope(job.tenant, job.user) else None
     return WaitLimit(kind=LimitKind.CONCURRENCY, value=limit.limit, tenant=job.tenant, user=user)
+
+
+def _end_of_pause(ctx: WaitContext, job: Job, scope: str, now: Ms) -> Ms | None:
+    """Return when the pause that holds a job ends by itself; None: when it is resumed."""
+    if job.cause == OWN_PAUSE:
+        return job.pause.until if job.pause is not None else None
+    board = ctx.pauses.board()
+    own = ctx.pauses.of_tenant(job.tenant).pauses if board.may_concern(job.tenant, now) else ()
+    pause = line_pause(scope, job.tenant, (*board.pauses, *own), now)
+    return now if pause is None else pause.until
 
 
 def _kind(ctx: WaitContext, name: str) -> JobType | None:

@@ -9,14 +9,16 @@ from typing import Protocol
 from chalicelib.domain.bounded_cache import BoundedCache
 from chalicelib.domain.jobs.job import Job
 from chalicelib.domain.limits.circuit_breaker import CircuitBreaker
+from chalicelib.domain.limits.pauses import Pause, PauseBoard
 from chalicelib.domain.limits.rate_limit import RateLimit
 from chalicelib.domain.limits.tenant_limits import TenantLimits
 from chalicelib.domain.units import Ms
-from chalicelib.ports import CircuitBreakers, Leases, Lines, Offload, Provider, Rates
+from chalicelib.ports import CircuitBreakers, Leases, Lines, Offload, Pauses, Provider, Rates
 from chalicelib.services.scheduling.slot_lines import SentForSlots
 from chalicelib.services.worker.task_context import TaskContext
 
 MAX_LINES_SEEN = 500
+MAX_TENANTS = 1_000  # whose pauses an environment keeps, each with the version of the board when they were read
 
 
 @dataclass
@@ -25,6 +27,9 @@ class LocalState:
 
     circuit_breakers: dict[str, CircuitBreaker] = field(default_factory=dict)  # by model
     circuit_breakers_read_at: Ms | None = None  # when all of them were read last; None: not yet
+    pause_board: PauseBoard | None = None  # as last read; None: not yet, or it could not be read
+    pause_board_read_at: Ms | None = None
+    tenant_pauses: BoundedCache[str, tuple[int, tuple[Pause, ...]]] = field(default_factory=lambda: BoundedCache(MAX_TENANTS))
     rate_limits: dict[str, RateLimit] = field(default_factory=dict)  # by model
     rate_limits_read_at: Ms | None = None  # when all of them were read last; None: not yet
     rates_learnt_at: dict[str, Ms] = field(default_factory=dict)  # by model: when something was last learnt from a header
@@ -55,6 +60,8 @@ class WorkerContext(TaskContext, Protocol):
     def lines(self) -> Lines: ...
     @property
     def rates(self) -> Rates: ...
+    @property
+    def pauses(self) -> Pauses: ...
     @property
     def scheduler_shards(self) -> int: ...
     @property

@@ -34,7 +34,7 @@ from chalicelib.adapters.decoding import checked
 from chalicelib.adapters.dynamodb.client import IntAttribute, Item, Raw, decoded
 from chalicelib.adapters.dynamodb.json_record import known_fields, non_default_fields
 from chalicelib.domain.jobs.index_keys import ENDED, IN_LINE, LISTED_BY_END, due_partition, due_shard, line_key, place_in_line, sort_key
-from chalicelib.domain.jobs.job import Job, JobError, Status, Usage, Wait
+from chalicelib.domain.jobs.job import Job, JobError, JobPause, Status, Usage, Wait
 
 T = TypeVar("T")
 ENDED_KEY = "e#"  # of the outbox: ended jobs whose recipients or dependents are not served
@@ -181,6 +181,7 @@ class JobItem(Item):
     slots = RecordAttribute(tuple, null=True)
     places = RecordAttribute(tuple, null=True)
     waits = WaitsAttribute(null=True)
+    pause = RecordAttribute(JobPause, null=True)
     ttl = IntAttribute(null=True)
 
     g_t = UnicodeAttribute()

@@ -15,7 +15,7 @@ from chalicelib.domain.batches.parsing.reader import CONTENT_TYPES, JSON
 from chalicelib.domain.jobs.bulk_operation import ALLOWED, BulkAction
 from chalicelib.domain.jobs.dependencies import MAX_PARENTS
 from chalicelib.domain.jobs.job_type import JobType
-from chalicelib.domain.validation.config_schema import CONFIG, MAX_TIMEOUT, PRIORITY, Schema, closed, optional
+from chalicelib.domain.validation.config_schema import CONFIG, MAX_TIMEOUT, NAME, PRIORITY, Schema, closed, optional
 from chalicelib.entrypoints.http.requests import schemas
 from chalicelib.services.jobs.plan_job import MODEL_ONLY_OPTIONS
 
@@ -108,6 +108,27 @@ CHANGE: Schema = {
     "not": {"anyOf": [{"required": pair} for pair in _TWICE]},
 }
 
+_PAUSED_UNTIL: Schema = {"until": optional(TIME)}
+
+
+def _pause(schema: Schema) -> Schema:
+    return {**schema, "properties": {**schema["properties"], **_PAUSED_UNTIL}}
+
+
+_OF_BATCH = closed({"tenant": optional(NAME), "batch": BATCH_ID, "type": NULL, "lane": NULL}, required=["batch"])
+_OF_QUEUE = closed(
+    {
+        "tenant": optional(NAME),
+        "type": {"enum": [*(kind.name for kind in job_types.all_types()), None]},
+        "lane": optional(PRIORITY),
+        "batch": NULL,
+    }
+)
+PAUSE: Schema = {
+    **schemas.PAUSE,
+    "properties": {**schemas.PAUSE["properties"], **_PAUSED_UNTIL, "scope": {"anyOf": [_OF_QUEUE, _OF_BATCH]}},
+}
+
 _FILTER: Schema = {**schemas.FILTER, "since": TIME, "until": TIME}
 
 
@@ -117,12 +138,15 @@ def _bulk(action: BulkAction) -> list[Schema]:
     required = ["action"]
     if action is BulkAction.SET_PRIORITY:
         fields, required = {**fields, "priority": PRIORITY}, [*required, "priority"]
+    if action is BulkAction.PAUSE:
+        fields |= {"reason": optional(schemas.REASON), "pause_until": optional(TIME)}
+    some: Schema = {"before": TIME, "limit": {"type": "integer", "minimum": 1, "maximum": schemas.MAX_BULK_LIMIT}}
     rules = {**_FILTER, "status": {"enum": sorted(status.value for status in ALLOWED[action])}}
     narrowing = {**closed(rules), "anyOf": [{"required": [name]} for name in rules if name != "tenant"]}
     return [
         closed({**fields, "ids": schemas.IDS, "all": {"const": False}, "filter": closed({})}, required=[*required, "ids"]),
-        closed({**fields, "filter": narrowing, "all": {"type": "boolean"}}, required=[*required, "filter"]),
-        closed({**fields, "all": {"const": True}, "filter": closed({"tenant": rules["tenant"]})}, required=[*required, "all"]),
+        closed({**fields, **some, "filter": narrowing, "all": {"type": "boolean"}}, required=[*required, "filter"]),
+        closed({**fields, **some, "all": {"const": True}, "filter": closed({"tenant": rules["tenant"]})}, required=[*required, "all"]),
     ]
 
 
@@ -208,13 +232,22 @@ REQUEST_BODIES: dict[str, str] = {
     "POST /circuits/{model}/close": "CircuitReason",
     "PUT /limits/models/{model}": "ModelLimits",
     "PUT /limits/tenants/{tenant}": "TenantLimits",
+    "POST /queues/{queue}/pause": "QueuePause",
+    "POST /queues/{queue}/resume": "QueueResume",
+    "POST /pauses": "Pause.request",
+    "POST /jobs/{job_id}/pause": "JobPause",
+    "POST /batches/{batch_id}/pause": "BatchPause",
     "POST /webhooks/rotate": "Nothing",
     "PUT /webhooks/addresses": "WebhookAddresses",
     "POST /webhooks/test": "WebhookTest",
     "POST /batches": "BatchSubmission",
     "POST /batches/{batch_id}/retry-failed": "RetryFailed",
 }
-REQUIRED_BODIES = frozenset(["Submission", "Change", "Bulk.request", "FailedJobs", "Upload", "WebhookTest", "ModelLimits", "TenantLimits"])
+REQUIRED_BODIES = frozenset(["Submission", "Change", "Bulk.request", "FailedJobs", "Upload", "WebhookTest", "TenantLimits"]) | {
+    "ModelLimits",
+    "QueuePause",
+    "Pause.request",
+}
 FILE_TYPES = [kind for kind in CONTENT_TYPES if kind != FORM]
 REQUEST_SCHEMAS: dict[str, Schema] = {
     "SubmissionFields": closed(SUBMISSION_FIELDS),
@@ -228,6 +261,11 @@ REQUEST_SCHEMAS: dict[str, Schema] = {
     "CircuitReason": schemas.CIRCUIT,
     "ModelLimits": schemas.MODEL_LIMITS,
     "TenantLimits": schemas.TENANT_LIMITS,
+    "QueuePause": _pause(schemas.QUEUE_PAUSE),
+    "QueueResume": schemas.QUEUE_RESUME,
+    "Pause.request": PAUSE,
+    "JobPause": _pause(schemas.JOB_PAUSE),
+    "BatchPause": _pause(schemas.BATCH_PAUSE),
     "Nothing": schemas.NOTHING,
     "WebhookAddresses": ADDRESSES,
     "WebhookTest": WEBHOOK_TEST,

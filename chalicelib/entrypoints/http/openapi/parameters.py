@@ -65,6 +65,12 @@ PATH: dict[str, Schema] = {
     "bulk_id": {"type": "string", "pattern": "^bulk_[0-9A-Z]{26}$"},
     "delivery_id": {"type": "string", "pattern": "^dlv_[A-Za-z0-9_-]{1,90}$"},
     "name": {"type": "string", "pattern": "^[a-z_]{1,64}$"},
+    "queue": {
+        "type": "string",
+        "pattern": "^([a-z_]{1,64}|[*])(:(urgent|high|normal|low|[*]))?$",
+        "description": "`type:lane`, `type`, `*:lane` or `*`.",
+    },
+    "pause_id": {"type": "string", "pattern": "^pause_[0-9a-f]{24}$"},
     "model": {"type": "string", "pattern": r"^[!-~]{1,128}$", "description": "Encoded for a path."},
     "tenant": {"type": "string", "pattern": r"^[!-~]{1,128}$", "description": "Encoded for a path."},
 }

@@ -70,6 +70,17 @@ RESPONSES: dict[str, dict[str, str | None]] = {
     "GET /limits": {"200": "Limits"},
     "PUT /limits/models/{model}": {"200": "ModelLimits.set"},
     "PUT /limits/tenants/{tenant}": {"200": "TenantLimits.set"},
+    "GET /queues": {"200": "Queues"},
+    "GET /queues/{queue}": {"200": "Queue"},
+    "POST /queues/{queue}/pause": {"200": "Pause", "201": "Pause"},
+    "POST /queues/{queue}/resume": {"200": "Resumed"},
+    "GET /pauses": {"200": "Pauses"},
+    "POST /pauses": {"200": "Pause", "201": "Pause"},
+    "DELETE /pauses/{pause_id}": {"200": "Pause"},
+    "POST /jobs/{job_id}/pause": {"200": "Status"},
+    "POST /jobs/{job_id}/resume": {"200": "Status"},
+    "POST /batches/{batch_id}/pause": {"200": "Pause", "201": "Pause"},
+    "POST /batches/{batch_id}/resume": {"200": "BatchResumed"},
     "GET /webhooks": {"200": "Webhooks"},
     "POST /webhooks/rotate": {"200": "Webhooks"},
     "PUT /webhooks/addresses": {"200": "Webhooks"},
@@ -92,6 +103,11 @@ ERRORS: dict[str, tuple[str, ...]] = {
     "POST /batches/{batch_id}/deliveries/{delivery_id}/retry": ("409",),
     "POST /batches/{batch_id}/retry-failed": ("409",),
     "POST /bulk": ("409",),
+    "POST /queues/{queue}/pause": ("409",),
+    "POST /pauses": ("404", "409"),
+    "POST /jobs/{job_id}/pause": ("409",),
+    "POST /jobs/{job_id}/resume": ("409",),
+    "POST /batches/{batch_id}/pause": ("409",),
     "POST /failed-jobs/retry": ("409",),
     "DELETE /failed-jobs/{job_id}": ("409",),
     "POST /jobs/estimate": ("404",),
@@ -131,8 +147,8 @@ _FIELDS: dict[str, str] = {
     "Ticket": "ticket expires_at jobs",
     "UploadLink": "upload_id url method headers expires_at max_bytes",
     "BatchExportLink": "batch_id location",
-    "Bulk": "bulk_id action status priority filter ids matched done skipped failed not_found problems created_by created_at updated_at "
-    "finished_at",
+    "Bulk": "bulk_id action status priority reason pause_until filter ids matched done skipped failed not_found problems created_by "
+    "created_at updated_at finished_at",
     "Count": "dry_run action matched more",
     "Redriven": "redriven dropped kept lanes more",
     "Deleted": "job_id deleted",
@@ -141,6 +157,12 @@ _FIELDS: dict[str, str] = {
     "Limits": "limits tenants models types",
     "ModelLimits.set": "model requests tokens configured source used blocked_until waiting",
     "TenantLimits.set": "tenant weight fair_by concurrency running user_concurrency user_running queued shards updated_at updated_by",
+    "Queues": "data next_cursor",
+    "Queue": "name data next_cursor",
+    "Pauses": "data next_cursor",
+    "Pause": "pause_id name scope tenant by_operator by reason paused_at until",
+    "Resumed": "name resumed ended",
+    "BatchResumed": "batch_id resumed ended",
     "Webhooks": "secret rotated_at previous_valid_until addresses email_configured",
     "TestDelivery": "delivered message_id status_code error duration_seconds",
 }
@@ -158,7 +180,21 @@ _TEXTS = frozenset(
 _COUNTS = frozenset(
     ["version", "run", "offset", "next_offset", "length", "matched", "skipped", "failed", "not_found", "redriven", "dropped", "kept"]
 ) | {"count"}
-_FLAGS = frozenset(["deleted", "deduplicated", "truncated", "delivered", "forced", "email_configured", "dry_run", "more", "fallback"])
+_FLAGS = frozenset(
+    [
+        "deleted",
+        "deduplicated",
+        "truncated",
+        "delivered",
+        "forced",
+        "email_configured",
+        "dry_run",
+        "more",
+        "fallback",
+        "resumed",
+        "by_operator",
+    ]
+)
 
 _JOB = Job(
     id="",

@@ -7,31 +7,48 @@ from typing import Any
 from chalicelib.domain.errors import Detail, InvalidRequest
 from chalicelib.domain.jobs.bulk_operation import ALLOWED, BulkAction
 from chalicelib.domain.jobs.job import Status
+from chalicelib.domain.units import Ms
 from chalicelib.domain.validation.schema import problems
-from chalicelib.entrypoints.http.requests import schemas
+from chalicelib.entrypoints.http.requests import pauses, schemas
 from chalicelib.entrypoints.http.requests.jobs import time_of
 from chalicelib.services.jobs.bulk_operations import BulkRequest
 
 
-def bulk_request(data: dict[str, Any]) -> BulkRequest:
+def bulk_request(data: dict[str, Any], now: Ms) -> BulkRequest:
     """Parse a `POST /bulk`.
 
     Raises:
         InvalidRequest: fields are invalid, or the request does not select jobs.
     """
     details = list(problems(schemas.BULK, data))
-    if data.get("action") in schemas.NOT_YET_ACTIONS:
-        details.append(Detail("action", f"{data['action']} is not available in this version"))
+    details += [
+        Detail(name, "is only for pause")
+        for name in ("reason", "pause_until")
+        if data.get(name) is not None and data.get("action") != BulkAction.PAUSE
+    ]
+    until = pauses.end_of_pause(details, "pause_until", data.get("pause_until"), now)
     if (data.get("action") == BulkAction.SET_PRIORITY) != ("priority" in data):
         details.append(Detail("priority", "must be given for set_priority, and only for it"))
     raw_filter = data.get("filter") if isinstance(data.get("filter"), dict) else {}
-    _check_selection(details, data, raw_filter or {})
+    if data.get("ids"):
+        details += [Detail(name, "cannot be given together with ids") for name in ("before", "limit") if name in data]
+    _check_selection(details, data, {**(raw_filter or {}), **({"until": data["before"]} if "before" in data else {})})
     filters = _filters(details, "filter.", raw_filter or {})
+    if isinstance(data.get("before"), str) and (before := time_of(details, "before", data["before"])) is not None:
+        filters["until"] = min(before, filters.get("until") or before)
     if not details:
         _check_status(details, BulkAction(data["action"]), filters)
     if details:
         raise InvalidRequest(details=tuple(details))
-    return BulkRequest(action=BulkAction(data["action"]), ids=tuple(data.get("ids", ())), filters=filters, lane=data.get("priority"))
+    return BulkRequest(
+        action=BulkAction(data["action"]),
+        ids=tuple(data.get("ids", ())),
+        filters=filters,
+        lane=data.get("priority"),
+        reason=data.get("reason"),
+        until=until,
+        limit=int(data["limit"]) if "limit" in data else None,
+    )
 
 
 def failed_jobs_request(data: dict[str, Any], action: BulkAction) -> BulkRequest:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from chalicelib.domain.jobs.bulk_operation import BulkAction
 from chalicelib.domain.jobs.dependencies import MAX_PARENTS, POLICIES
 from chalicelib.domain.jobs.job import Status
+from chalicelib.domain.limits.pauses import MAX_REASON_LENGTH
 from chalicelib.domain.limits.rate_limit import MAX_LIMIT
 from chalicelib.domain.limits.tenant_limits import MAX_CONCURRENCY, MAX_QUEUED, MAX_SHARDS, MAX_WEIGHT, MIN_WEIGHT, QUEUED, FairBy
 from chalicelib.domain.notifications.recipients import MAX_ADDRESSES, MAX_RECIPIENTS
@@ -116,19 +117,32 @@ FILTERS = tuple(Filters.__dataclass_fields__)  # of a list of jobs
 FAILED_FILTERS = ("type", "error_code", "user", "model", "since", "until", "tenant")
 PAGE = ("limit", "cursor")
 IDS: Schema = {"type": "array", "minItems": 1, "maxItems": 1000, "items": {"type": "string", "minLength": 1, "maxLength": 64}}
-NOT_YET_ACTIONS = ("pause", "resume")
+REASON: Schema = {"type": "string", "minLength": 1, "maxLength": MAX_REASON_LENGTH}
+MAX_BULK_LIMIT = 1_000
 
 BULK: Schema = closed(
     {
-        "action": {"enum": [*(action.value for action in BulkAction), *NOT_YET_ACTIONS]},
+        "action": {"enum": [action.value for action in BulkAction]},
         "ids": IDS,
         "filter": closed(FILTER),
         "all": {"type": "boolean"},
         "priority": PRIORITY,
+        "reason": optional(REASON),
+        "pause_until": optional({"type": "string"}),
+        "before": SHORT_TEXT,
+        "limit": {"type": "integer", "minimum": 1, "maximum": MAX_BULK_LIMIT},
         "dry_run": {"type": "boolean"},
     },
     required=["action"],
 )
+
+_SCOPE: Schema = {"tenant": optional(NAME), "type": optional(NAME), "lane": optional(PRIORITY), "batch": optional(SHORT_TEXT)}
+_PAUSE: Schema = {"reason": REASON, "until": optional({"type": "string"}), "replace": {"type": "boolean"}}
+PAUSE: Schema = closed({"scope": closed(_SCOPE), **_PAUSE}, required=["scope", "reason"])
+QUEUE_PAUSE: Schema = closed({"tenant": optional(NAME), **_PAUSE}, required=["reason"])
+QUEUE_RESUME: Schema = closed({"tenant": optional(NAME)})
+BATCH_PAUSE: Schema = closed({**_PAUSE, "reason": optional(REASON)})
+JOB_PAUSE: Schema = closed({"reason": optional(REASON), "until": optional({"type": "string"})})
 
 FAILED: Schema = closed(
     {"ids": IDS, "all": {"type": "boolean"}, "dry_run": {"type": "boolean"}, **{name: FILTER[name] for name in FAILED_FILTERS}}

@@ -14,6 +14,8 @@ def bulk(operation: BulkOperation) -> Shape:
         "action": operation.action.value,
         "status": "running" if operation.finished_at is None else "completed",
         "priority": operation.lane,
+        "reason": operation.reason,
+        "pause_until": rfc3339(operation.until),
         "filter": {name: rfc3339(value) if name in ("since", "until") else value for name, value in operation.filters.items()},
         "ids": len(operation.ids) or None,
         "matched": operation.matched,

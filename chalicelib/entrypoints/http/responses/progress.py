@@ -15,10 +15,18 @@ from chalicelib.domain.queues.lanes import JOB_QUEUES
 from chalicelib.domain.streaming.frames import wait_shape
 from chalicelib.domain.units import Ms, parse_rfc3339, rfc3339, seconds
 from chalicelib.entrypoints.http.responses.jobs import Shape, first_queued_at, percentage
+from chalicelib.entrypoints.http.responses.pauses import job_pause
 
 
 def status(
-    job: Job, last: Chunk | None, position: int | None, now: Ms, speed: Throughput = UNMEASURED, wait: JobWait | None = None
+    job: Job,
+    last: Chunk | None,
+    position: int | None,
+    now: Ms,
+    speed: Throughput = UNMEASURED,
+    *,
+    wait: JobWait | None = None,
+    content: bool = True,
 ) -> Shape:
     """The status of a job. `speed`: the measured throughput of its type and model; `wait`: what is known of its wait."""
     known = last.progress if last else {}
@@ -28,6 +36,7 @@ def status(
         "status": job.status.value,
         "reason": job.reason,
         **wait_shape(job, now, wait),
+        "paused": job_pause(job, now, content=content),
         "run": job.run,
         "attempt": job.attempt,
         "progress_percentage": _percentage(job, known),
@@ -57,7 +66,7 @@ def progress(
     if not content:
         milestones = [{**milestone, "description": None} for milestone in milestones]
     return {
-        **status(job, last, position, now, speed, wait),
+        **status(job, last, position, now, speed, wait=wait, content=content),
         "stages": [_closed(stage, job) for stage in stages] if job.status is Status.COMPLETED else stages,
         "milestones": milestones,
         **{

@@ -16,9 +16,12 @@ from chalicelib.domain.files.export_formats import FORMATS, PLAIN, render_rows
 from chalicelib.domain.ids import checked_delivery_id
 from chalicelib.entrypoints.http.requests import batches as batch_requests
 from chalicelib.entrypoints.http.requests import jobs as job_requests
+from chalicelib.entrypoints.http.requests import pauses as pause_requests
+from chalicelib.entrypoints.http.requests import schemas
 from chalicelib.entrypoints.http.requests.schemas import PAGE
 from chalicelib.entrypoints.http.responses import batches as batch_responses
 from chalicelib.entrypoints.http.responses.deliveries import delivery_shape
+from chalicelib.entrypoints.http.responses.pauses import pause as pause_shape
 from chalicelib.entrypoints.http.responses.result_response import fits
 from chalicelib.entrypoints.http.server import REPLAYED, ApiRequest, ApiResponse, endpoint
 from chalicelib.services.batches import manage_batch
@@ -29,6 +32,7 @@ from chalicelib.services.batches.read_rows import PAGE_SIZE, iter_pages, read_ro
 from chalicelib.services.batches.submit_batch import PreparedBatch, base_submission, find_replay, prepare_batch, submit_batch
 from chalicelib.services.idempotency import IdempotentRequest
 from chalicelib.services.notifications.settings import check_addresses, check_recipients, redeliver
+from chalicelib.services.operations.pauses import batch_scope, end_pauses, pause_batch
 from chalicelib.services.streaming.long_polling import long_poll
 
 blueprint = Blueprint(__name__)
@@ -136,6 +140,24 @@ def cancel(request: ApiRequest, batch_id: str) -> ApiResponse:
     ctx = request.container
     changed = manage_batch.cancel_batch(ctx, _own_batch(request, ctx, batch_id))
     return _response(ctx, changed, 202 if changed.finished_at is None else 200)
+
+
+@endpoint(blueprint, "POST", "/batches/{batch_id}/pause", Role.USER, query=("tenant",))
+def pause(request: ApiRequest, batch_id: str) -> ApiResponse:
+    """Pause a batch: it releases no further rows, and rows that have not started do not start."""
+    ctx, caller = request.container, request.caller
+    fields = pause_requests.pause_fields(schemas.BATCH_PAUSE, request.json(), ctx.clock.now())
+    batch = _own_batch(request, ctx, batch_id)
+    paused = pause_batch(ctx, caller, batch, fields.reason, fields.until, replaces=fields.replaces)
+    return ApiResponse(status=201 if paused.created else 200, body=pause_shape(paused.pause, caller))
+
+
+@endpoint(blueprint, "POST", "/batches/{batch_id}/resume", Role.USER, query=("tenant",), accepts=())
+def resume(request: ApiRequest, batch_id: str) -> ApiResponse:
+    """Resume a batch: its rows start again, in order."""
+    ctx, caller = request.container, request.caller
+    ended = end_pauses(ctx, caller, batch_scope(_own_batch(request, ctx, batch_id)))
+    return ApiResponse(body={"batch_id": batch_id, "resumed": bool(ended), "ended": [pause_shape(one, caller) for one in ended]})
 
 
 @endpoint(blueprint, "POST", "/batches/{batch_id}/recount", Role.OPERATOR, query=("tenant",), accepts=())

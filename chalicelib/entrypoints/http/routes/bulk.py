@@ -20,9 +20,9 @@ blueprint = Blueprint(__name__)
 
 @endpoint(blueprint, "POST", "/bulk", Role.OPERATOR)
 def start(request: ApiRequest) -> ApiResponse:
-    """Start a bulk operation on many jobs: retry, cancel, delete or set_priority."""
-    data = request.json()
-    return run_or_count(request, bulk_requests.bulk_request(data), "POST /bulk", data, dry_run=bool(data.get("dry_run")))
+    """Start a bulk operation on many jobs: retry, cancel, delete, set_priority, pause or resume."""
+    data, now = request.json(), request.container.clock.now()
+    return run_or_count(request, bulk_requests.bulk_request(data, now), "POST /bulk", data, dry_run=bool(data.get("dry_run")))
 
 
 @endpoint(blueprint, "GET", "/bulk/{bulk_id}", Role.OPERATOR, query=("tenant",))

@@ -75,7 +75,8 @@ def status(request: ApiRequest, job_id: str) -> ApiResponse:
     view = _view(request, job_id)
     if _is_known(request, view):
         return _not_modified(view)
-    return ApiResponse(body=_status_shape(request.container, view), headers={"ETag": view.etag})
+    content = request.caller.may_read_content(view.job)
+    return ApiResponse(body=_status_shape(request.container, view, content=content), headers={"ETag": view.etag})
 
 
 @endpoint(blueprint, "GET", "/jobs/{job_id}/progress", Role.VIEWER, query=("wait",))
@@ -223,10 +224,10 @@ def _position(ctx: Container, job: Job) -> int | None:
     return max(1, ctx.queues.depth(queue_of(job))) if job.status is Status.QUEUED else None
 
 
-def _status_shape(ctx: Container, view: View) -> Shape:
+def _status_shape(ctx: Container, view: View, *, content: bool = True) -> Shape:
     position = _position(ctx, view.job)
-    wait = _wait_of(ctx, view.job, position)
-    return progress_responses.status(view.job, view.last, position, ctx.clock.now(), _throughput(ctx, view), wait)
+    speed, wait = _throughput(ctx, view), _wait_of(ctx, view.job, position)
+    return progress_responses.status(view.job, view.last, position, ctx.clock.now(), speed, wait=wait, content=content)
 
 
 def _wait_of(ctx: Container, job: Job, position: int | None) -> JobWait:

@@ -14,6 +14,7 @@ from chalicelib.domain.jobs.queue_routing import queue_for
 from chalicelib.domain.jobs.submission import Submission
 from chalicelib.domain.units import dollars, rfc3339, seconds
 from chalicelib.entrypoints.http.requests import jobs as job_requests
+from chalicelib.entrypoints.http.requests import pauses as pause_requests
 from chalicelib.entrypoints.http.requests import schemas
 from chalicelib.entrypoints.http.requests.schemas import FILTERS, PAGE
 from chalicelib.entrypoints.http.responses import jobs as job_responses
@@ -26,6 +27,7 @@ from chalicelib.services.idempotency import IdempotentRequest
 from chalicelib.services.jobs.cancel_job import cancel_job
 from chalicelib.services.jobs.edit_job import edit_job
 from chalicelib.services.jobs.list_jobs import list_jobs
+from chalicelib.services.jobs.pause_job import pause_job, resume_job
 from chalicelib.services.jobs.plan_job import Plan, plan_job
 from chalicelib.services.jobs.retry_job import retry_job, retry_once
 from chalicelib.services.jobs.submit_job import Accepted, find_replay, preliminary, submit_job
@@ -138,6 +140,21 @@ def cancel(request: ApiRequest, job_id: str) -> ApiResponse:
 def cancel_alias(request: ApiRequest, job_id: str) -> ApiResponse:
     """Alias of `POST /jobs/{job_id}/cancel`, the documented way to cancel a job."""
     return cancel(request, job_id)
+
+
+@endpoint(blueprint, "POST", "/jobs/{job_id}/pause", Role.USER)
+def pause(request: ApiRequest, job_id: str) -> ApiResponse:
+    """Pause a job that is not running: it does not start until it is resumed."""
+    ctx, data = request.container, request.json()
+    fields = pause_requests.pause_fields(schemas.JOB_PAUSE, data, ctx.clock.now())
+    paused = pause_job(ctx, _own_job(request, job_id), request.caller.user, fields.reason, fields.until)
+    return ApiResponse(body=_status_shape(ctx, paused))
+
+
+@endpoint(blueprint, "POST", "/jobs/{job_id}/resume", Role.USER, accepts=())
+def resume(request: ApiRequest, job_id: str) -> ApiResponse:
+    """Resume a paused job."""
+    return ApiResponse(body=_status_shape(request.container, resume_job(request.container, _own_job(request, job_id))))
 
 
 @endpoint(blueprint, "POST", "/jobs/{job_id}/retry", Role.USER)

@@ -2,7 +2,7 @@
 
 If their store does not answer, jobs run (protocol: if in doubt the circuit is closed).
 
-An environment reads them at most every two seconds: when an invocation starts, and when an attempt
+An environment reads them at most every 1.5 seconds: when an invocation starts, and when an attempt
 ends, because otherwise it would count its own failures as consecutive although other workers had
 successes between them. It writes them after a failure, and after a success while a circuit is not
 healthy.
@@ -36,7 +36,9 @@ from chalicelib.services.log import Log
 from chalicelib.services.worker.attempt import Attempt
 from chalicelib.services.worker.context import WorkerContext
 
-CACHE_TTL_MS = 2_000
+# The pauses are read with the circuits, and a pause holds two seconds after it was set: with the
+# time from the gate to the claim.
+CACHE_TTL_MS = 1_500
 STORE_TIMEOUT_SECONDS = 2.0  # with all retries: the end of an attempt waits for it
 MAX_ATTEMPTS = 5  # each lost attempt means that another worker changed the circuit
 JITTER_MS = 10_000  # jobs that wait for the same time are spread over this
@@ -45,14 +47,19 @@ Change = Callable[[CircuitBreaker], CircuitBreaker | None]
 
 
 async def load_circuit_breakers(ctx: WorkerContext) -> dict[str, CircuitBreaker]:
-    """Return the circuit breakers by model, at most two seconds old; empty if unavailable."""
+    """Return the circuit breakers by model, at most 1.5 seconds old; empty if unavailable.
+
+    The board of the pauses comes with them; if it is unavailable, the last one stays.
+    """
     state, now = ctx.local_state, ctx.clock.now()
     if state.circuit_breakers_read_at is None or not 0 <= now - state.circuit_breakers_read_at < CACHE_TTL_MS:
         state.circuit_breakers_read_at = now  # concurrent calls use the earlier values instead of reading too
         try:
             async with asyncio.timeout(STORE_TIMEOUT_SECONDS):
-                circuits = await ctx.offload(ctx.circuit_breakers.all)
+                circuits, board = await ctx.offload(ctx.circuit_breakers.all_with_board)
             state.circuit_breakers = {circuit.model: circuit for circuit in circuits}
+            if board is not None:
+                state.pause_board, state.pause_board_read_at = board, now
         except Exception as exc:  # noqa: BLE001 - no fault of the store may stop jobs
             ctx.log("circuit_breakers_unavailable", error=exc)
             state.circuit_breakers, state.circuit_breakers_read_at = {}, ctx.clock.now()

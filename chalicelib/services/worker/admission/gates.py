@@ -13,6 +13,7 @@ from chalicelib.domain.errors import JobTypeNotFound, Unavailable, UnreadableRec
 from chalicelib.domain.jobs import transitions
 from chalicelib.domain.jobs.job import Job, Status
 from chalicelib.domain.jobs.job_type import JobType
+from chalicelib.domain.jobs.transitions import OWN_PAUSE
 from chalicelib.domain.limits.admission import Admission, HoldReason, RateTaken, RunNow, WaitUntil
 from chalicelib.domain.limits.circuit_breaker import CircuitBreaker, Origin, Permission, check_permission, origin_of, retry_at
 from chalicelib.domain.limits.rate_limit import TooLarge
@@ -26,6 +27,7 @@ from chalicelib.services.update_job import update_job
 from chalicelib.services.wake_up import try_send_wake_up
 from chalicelib.services.worker.admission.api_key_gate import api_key_gate
 from chalicelib.services.worker.admission.circuit_gate import acquire_probe, load_circuit_breakers
+from chalicelib.services.worker.admission.pause_gate import pause_gate
 from chalicelib.services.worker.admission.rate_gate import FALLBACK_AFTER_MS, ask_rate, give_back, granted_rate
 from chalicelib.services.worker.admission.slot_gate import slot_gate
 from chalicelib.services.worker.admission.type_gate import count_start, counted_by, uncount_start
@@ -58,10 +60,9 @@ async def admit_job(ctx: WorkerContext, job: Job, grant: Grant | None = None) ->
         return RunNow(job.asked_model)
     if kind.is_task != job.is_task:
         return RunNow(job.asked_model)
-    if (wait := await api_key_gate(ctx, kind)) is not None:
-        return wait
+    admission: Admission | None = await pause_gate(ctx, job) or await api_key_gate(ctx, kind)
     try:
-        admission = await _within_limits(ctx, kind, job, grant)
+        admission = admission or await _within_limits(ctx, kind, job, grant)
     except (Unavailable, UnreadableRecord) as exc:
         ctx.log("limits_unavailable", job_id=job.id, tenant=job.tenant, error=exc)
         admission = WaitUntil(ctx.clock.now() + round((1 + ctx.random()) * LIMITS_RETRY_MS), HoldReason.LIMITS_UNKNOWN)
@@ -132,7 +133,7 @@ class Joined:
 async def join_line(ctx: WorkerContext, job: Job, wait: WaitUntil | None) -> Joined:
     """Note that the line has a job, before the job is held in it: no job is in a line that nobody serves."""
     now = ctx.clock.now()
-    if wait is None or wait.cause is None:
+    if wait is None or wait.cause in (None, OWN_PAUSE):
         return Joined(now)
     return Joined(now, await offload_with_retry(ctx, ctx.lines.touch, wait.cause, job.tenant, now))
 
@@ -141,8 +142,11 @@ async def announce_hold(ctx: WorkerContext, held: Job, joined: Joined) -> None:
     """Let a held job be woken: by the scheduler of its line, by who gives a slot back, or by a message for its time.
 
     The row of a line that nobody seems to be in is deleted after a while, so a hold that took long
-    joins its line again (protocol rule 27: the row before the record).
+    joins its line again (protocol rule 27: the row before the record). Of a job that is paused itself
+    nobody serves the line: who resumes it wakes it.
     """
+    if held.cause == OWN_PAUSE:
+        return
     if held.cause is None:
         await ctx.offload(try_send_wake_up, ctx, held)
         return
