@@ -80,7 +80,8 @@ def events_since(
         at = text_events[-1][0] if text_events else at
     is_new = job.status.is_terminal or position is None or position.version < job.version
     wait = describe(job) if describe is not None and is_new and job.is_in_line else None
-    state = frames.state(job, now, wait) if part is None or part.done else None
+    has_text_left = part is not None and not part.done and job.attempt > 0
+    state = frames.state(job, now, wait) if not has_text_left else None
     if state is not None and is_new:
         ended = job.run if job.status.is_terminal else 0
         events.append((Position(at.attempt, at.offset, 0 if ended else job.version, ended), state))

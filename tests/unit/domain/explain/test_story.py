@@ -112,7 +112,10 @@ def test_what_was_decided_after_an_attempt(fields: dict[str, Any], decision: str
 
 
 def test_a_worker_that_died_a_cached_answer_and_an_answer_by_rules_are_told() -> None:
-    lost, rules = story([row(finish_reason=WORKER_LOST)], attempt=2), story([row(fallback=True, status="completed", model="local")], attempt=1)
+    lost, rules = (
+        story([row(finish_reason=WORKER_LOST)], attempt=2),
+        story([row(fallback=True, status="completed", model="local")], attempt=1),
+    )
 
     assert "its worker died" in sentences(lost, "attempt")[0]
     assert "no OpenAI key was stored" in sentences(rules, "attempt")[0]

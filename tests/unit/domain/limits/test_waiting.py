@@ -98,7 +98,9 @@ def test_a_full_minute_frees_before_it_starts() -> None:
 
 
 def test_slots_are_free_as_jobs_end() -> None:
-    starts = [start_with_slot(4, duration, ahead, tenants, NOW) for duration, ahead, tenants in ((8_000, 0, 1), (8_000, 7, 1), (8_000, 7, 2))]
+    starts = [
+        start_with_slot(4, duration, ahead, tenants, NOW) for duration, ahead, tenants in ((8_000, 0, 1), (8_000, 7, 1), (8_000, 7, 2))
+    ]
 
     assert starts == [NOW + 2_000, NOW + 16_000, NOW + 30_000]
     assert start_with_slot(4, None, 0, 1, NOW) is None
