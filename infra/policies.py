@@ -91,7 +91,8 @@ def _on_job_change(stage: str) -> list[Statement]:
         *_stream(stage),
         _table(stage, "jobs", (*READ, "UpdateItem")),
         _table(stage, "job_data", READ + CHANGE + REMOVE),
-        _table(stage, "coordination", READ + REMOVE),  # limits and lines, for the frames of held jobs
+        # limits and lines, for the frames of held jobs; places of dependents that do not run
+        _table(stage, "coordination", (*READ, *REMOVE, "UpdateItem")),
         _table(stage, "counters", READ + CHANGE + REMOVE),
         _table(stage, "accounts", ("GetItem",)),
         _send(stage),
@@ -158,7 +159,7 @@ def _sweep_lines(stage: str) -> list[Statement]:
     """It ends the jobs that were held too long, and wakes schedulers."""
     return [
         _table(stage, "jobs", (*READ, "UpdateItem")),
-        _table(stage, "coordination", ("GetItem", "Query")),
+        _table(stage, "coordination", (*READ, "DeleteItem", "UpdateItem")),
         _send(stage),
     ]
 
@@ -183,6 +184,7 @@ def _sweep_job_ends(stage: str) -> list[Statement]:
     return [
         _table(stage, "jobs", (*READ, "UpdateItem")),
         _table(stage, "job_data", ("GetItem", "Query", "UpdateItem")),  # specs, dependencies
+        _table(stage, "coordination", ("UpdateItem",)),  # places of dependents that do not run
         _table(stage, "counters", ("GetItem", "PutItem")),  # deliveries
         _table(stage, "accounts", ("GetItem",)),  # API address for links in messages
         _send(stage),

@@ -18,7 +18,7 @@ app = typer.Typer(invoke_without_command=True, rich_markup_mode=None, no_args_is
 NONE = "none"  # the value of an option that removes a limit
 Tenant = Annotated[str, typer.Argument(metavar="TENANT", help="The tenant.", show_default=False, callback=text)]
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="The model.", show_default=False, callback=text)]
-COLUMNS = ("tenant", "weight", "running", "each user", "queued", "fair by", "shards")
+COLUMNS = ("tenant", "weight", "running", "each user", "queued")
 MODEL_COLUMNS = ("model", "requests", "tokens", "source", "blocked until", "waiting", "others")
 TYPE_COLUMNS = ("job type", "running", "starts", "waiting", "others")
 LANES = ("urgent", "high", "normal", "low")
@@ -86,8 +86,6 @@ def set_limits(
             metavar="LANE=JOBS", help="How many of its jobs may be unfinished: low=500, total=9000, low=none.", show_default=False
         ),
     ] = None,
-    fair_by: Annotated[str | None, typer.Option(help="tenant: the oldest first; user: its users in turn.", show_default=False)] = None,
-    shards: Annotated[int | None, typer.Option(help="Partitions of the lists of its jobs; only to grow.", show_default=False)] = None,
     as_json: Json = False,
 ) -> None:
     """Set limits of a tenant. What is not given stays; none: as the settings of the stage say. For admins of all tenants."""
@@ -95,13 +93,11 @@ def set_limits(
         "weight": weight,
         "concurrency": _jobs("--concurrency", concurrency),
         "user_concurrency": _jobs("--user-concurrency", user_concurrency),
-        "fair_by": fair_by,
-        "shards": shards,
         "queued": dict(_lane_and_jobs(one) for one in queued) if queued else None,
     }
     body = {name: None if value == NONE else value for name, value in given.items() if value is not None}
     if not body:
-        raise UsageError("Say which limit to set: --weight, --concurrency, --user-concurrency, --queued, --fair-by or --shards.")
+        raise UsageError("Say which limit to set: --weight, --concurrency, --user-concurrency or --queued.")
     answer = session(ctx).api.put(f"/limits/tenants/{quote(tenant, safe='')}", body)
     if as_json:
         output.print_json(answer)
@@ -130,7 +126,7 @@ def _lane_and_jobs(one: str) -> tuple[str, int | None]:
 
 
 def _print(rows: list[dict[str, Any]]) -> None:
-    table = Listing(COLUMNS, whole=("running", "each user"), folded=("queued",), spare=("shards", "fair by", "weight"))
+    table = Listing(COLUMNS, whole=("running", "each user"), folded=("queued",), spare=("weight",))
     for row in rows:
         queued = ", ".join(f"{lane} {jobs}" for lane, jobs in (row.get("queued") or {}).items() if jobs is not None)
         table.add_row(
@@ -139,8 +135,6 @@ def _print(rows: list[dict[str, Any]]) -> None:
             _used(row.get("running"), row.get("concurrency")),
             _used(row.get("user_running"), row.get("user_concurrency")),
             queued,
-            str(row["fair_by"]),
-            str(row["shards"]),
         )
     table.print()
 

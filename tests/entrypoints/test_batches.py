@@ -14,6 +14,7 @@ from chalicelib.domain.batches.batch import WAVE_SIZE
 from chalicelib.domain.batches.counters import counter_key
 from chalicelib.domain.failures import RequestRefused
 from chalicelib.domain.ids import job_id_of_row
+from chalicelib.domain.jobs.job import Status
 from chalicelib.domain.units import dollars
 from chalicelib.settings import Settings
 from tests.kit import batches
@@ -521,6 +522,56 @@ def test_a_batch_releases_no_rows_into_a_full_lane(api: Api, monkeypatch: pytest
         batches.settle(api)
 
     assert batches.get_batch(api, batch_id)["status"] == "completed"
+
+
+def queued_limit(api: Api, **queued: int) -> None:
+    assert api.call("PUT", "/limits/tenants/acme", {"queued": queued}, "stage_admin").status == 200
+    api.container.clock.advance(30)
+
+
+def test_rows_wait_for_the_queued_jobs_limit_of_their_own_lane_and_none_fails(api: Api) -> None:
+    """The rows of other lanes get their jobs; the wave is paused until the lane has room."""
+    queued_limit(api, low=3)
+    rows: list[Any] = [{"content": f"Low {number}."} for number in range(10)]
+    rows += [{"content": f"High {number}.", "priority": "high"} for number in range(5)]
+    batch_id = batches.submit(api, rows)
+    batches.tasks(api)
+
+    made = [job.lane for job in api.container.jobs.records.values()]
+    assert sorted(made) == ["high"] * 5 + ["low"] * 3
+
+    for _ in range(8):
+        api.container.clock.advance(31)
+        batches.settle(api, "low", "high")
+
+    shown = batches.get_batch(api, batch_id)
+    assert (shown["status"], shown["counts"]["completed"], shown["counts"]["failed"]) == ("completed", 15, 0)
+    assert not +api.container.jobs.slots
+
+
+def test_rows_ask_for_the_depth_of_their_own_lane(api: Api) -> None:
+    """A batch of low rows, of which one is urgent: the lane `urgent` is full, so that row has to wait."""
+    api.container.settings = Settings(max_lane_depth=2)
+    for _ in range(2):
+        api.submit(priority="urgent")
+    batches.submit(api, [{"content": "a"}, {"content": "b", "priority": "urgent"}])
+    batches.tasks(api)
+
+    assert sorted(job.lane for job in api.container.jobs.records.values()) == ["low", "urgent", "urgent"]
+
+
+def test_a_wave_that_waits_for_its_lane_is_not_released_after_the_batch_was_cancelled(api: Api) -> None:
+    queued_limit(api, low=3)
+    batch_id = batches.submit(api, 10)
+    batches.tasks(api)
+    assert api.call("DELETE", f"/batches/{batch_id}").status in (200, 202)
+
+    for _ in range(4):
+        api.container.clock.advance(31)
+        batches.settle(api)
+
+    assert {job.status for job in api.container.jobs.records.values()} <= {Status.CANCELLED, Status.COMPLETED}
+    assert len(api.container.jobs.records) == 3
 
 
 def test_a_full_lane_does_not_multiply_retry_messages(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:

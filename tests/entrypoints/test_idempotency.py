@@ -146,12 +146,12 @@ def test_concurrent_requests_with_one_idempotency_key_create_one_job(api: Api, m
 
 def test_a_full_lane_returns_429_and_names_the_lane(api: Api) -> None:
     """The limit counts messages of all tenants in a lane, so another lane may have room."""
-    api.container.queues.depth = lambda lane: 100_000 if lane == "normal" else 0  # type: ignore[method-assign]
+    api.container.queues.depth = lambda lane: 1_000_000 if lane == "normal" else 0  # type: ignore[method-assign]
 
     full = api.call("POST", "/jobs", {"prompt": "x"})
 
     assert (full.status, full.json["error"]["code"], full.headers["retry-after"]) == (429, "queue_full", "30")
-    assert "normal lane holds 100000 messages" in full.json["error"]["message"]
+    assert "normal lane holds 1000000 messages" in full.json["error"]["message"]
     assert api.call("POST", "/jobs", {"prompt": "x", "priority": "high"}).status == 202
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 from urllib.parse import quote
 
@@ -23,13 +24,11 @@ NO_QUEUED = dict.fromkeys(["total", "urgent", "high", "normal", "low"])
 UNLIMITED = {
     "tenant": "acme",
     "weight": 1.0,
-    "fair_by": "tenant",
     "concurrency": None,
     "running": None,
     "user_concurrency": None,
     "user_running": None,
     "queued": NO_QUEUED,
-    "shards": 1,
     "updated_at": None,
     "updated_by": None,
 }
@@ -46,7 +45,7 @@ def test_tenant_without_limits_sees_that_it_has_none(api: Api) -> None:
 
 
 def test_limits_that_are_set_are_shown_with_their_use(api: Api) -> None:
-    answer = put(api, {"weight": 2.5, "concurrency": 40, "user_concurrency": 3, "queued": {"low": 500, "total": 900}, "fair_by": "user"})
+    answer = put(api, {"weight": 2.5, "concurrency": 40, "user_concurrency": 3, "queued": {"low": 500, "total": 900}})
     assert answer.status == 200
     waiting = job(tenant="acme", user="carol")
     api.container.jobs.create(waiting)
@@ -57,7 +56,7 @@ def test_limits_that_are_set_are_shown_with_their_use(api: Api) -> None:
     shown = api.call("GET", "/limits", token="viewer").json["limits"]
 
     assert (shown["weight"], shown["concurrency"], shown["running"], shown["user_concurrency"], shown["user_running"]) == (2.5, 40, 1, 3, 0)
-    assert (shown["queued"], shown["fair_by"]) == (NO_QUEUED | {"low": 500, "total": 900}, "user")
+    assert shown["queued"] == NO_QUEUED | {"low": 500, "total": 900}
     assert (shown["updated_at"], shown["updated_by"]) == (answer.json["updated_at"], None)  # an operator's name is not for tenants
 
 
@@ -71,8 +70,6 @@ def test_what_a_request_does_not_name_stays_and_null_unsets(api: Api) -> None:
 
 
 def test_stage_settings_hold_where_a_tenant_has_no_limit_of_its_own(api: Api) -> None:
-    from dataclasses import replace
-
     api.container.settings = replace(api.container.settings, tenant_concurrency=7, user_concurrency=2, tenant_queued=99)
     put(api, {"concurrency": 4})
 
@@ -102,6 +99,18 @@ def test_limits_that_are_set_hold_for_the_jobs_of_the_tenant(api: Api) -> None:
     assert [(limit.scope, limit.limit) for limit in limits.slots_of("ann")] == [("t:acme", 1)]
 
 
+def test_submission_above_the_queued_jobs_limit_is_refused_with_its_numbers(api: Api) -> None:
+    put(api, {"queued": {"low": 1}})
+    assert api.call("POST", "/jobs", {"prompt": "x", "priority": "low"}).status == 202
+
+    full = api.call("POST", "/jobs", {"prompt": "x", "priority": "low"})
+
+    assert (full.status, full.headers["retry-after"]) == (429, "30")
+    error = full.json["error"]
+    assert (error["code"], error["lane"], error["limit"], error["open"]) == ("queue_full", "low", 1, 1)
+    assert api.call("POST", "/jobs", {"prompt": "x"}).status == 202
+
+
 @pytest.mark.parametrize(("token", "status"), [(None, 401), ("viewer", 403), ("user", 403), ("operator", 403), ("admin", 403)])
 def test_only_admins_of_all_tenants_set_limits(api: Api, token: str | None, status: int) -> None:
     """Not even those of its own tenant: a tenant may not raise its own share."""
@@ -127,8 +136,7 @@ def test_operator_of_all_tenants_may_not_set_limits(api: Api) -> None:
         ({"weight": 1_000}, "weight"),
         ({"queued": {"slow": 4}}, "queued"),
         ({"queued": {"low": -1}}, "queued.low"),
-        ({"fair_by": "chance"}, "fair_by"),
-        ({"shards": 17}, "shards"),
+        ({"shards": 2}, ""),
         ({"version": 3}, ""),
     ],
 )
@@ -138,14 +146,6 @@ def test_invalid_limits_are_refused(api: Api, body: dict[str, Any], path: str) -
     assert answer.status == 400
     assert answer.json["error"]["details"][0]["path"].startswith(path)
     assert api.container.tenant_limits.all() == []
-
-
-def test_shards_may_only_grow(api: Api) -> None:
-    put(api, {"shards": 4})
-
-    answer = put(api, {"shards": 2})
-
-    assert (answer.status, answer.json["error"]["details"][0]["path"]) == (400, "shards")
 
 
 @pytest.mark.parametrize("name", ["x" * 129, "%20x", "a%0Ab"])

@@ -21,6 +21,7 @@ from chalicelib.services.jobs.advance_bulk import advance_bulk
 from chalicelib.services.jobs.bulk_turns import ADVANCE_BULK
 from chalicelib.services.jobs.cancel_job import cancel_job
 from chalicelib.services.jobs.retry_job import retry_job
+from chalicelib.services.maintenance.sweep_lines import sweep_lines
 from chalicelib.services.maintenance.sweeper import sweep
 from chalicelib.services.streaming.subscriptions import get_connection, subscribe
 from tests.faults.client import SILENCE_SECONDS, Client
@@ -172,7 +173,9 @@ class Simulation(Processes):
                 skewed = SkewedClock(self.world.clock, self.sweeper_skew)
                 ctx = self.world.container.with_changes(clock=skewed)
                 self.spawn(self.run_call("sweep", sweep, ctx))
+                self.spawn(self.run_call("sweep", sweep_lines, ctx, skewed.now() + SERVE_MS))
                 self.spawn(self.run_call("sweep", serve_overdue_ends, ctx, skewed.now() + SERVE_MS))
+                self.spawn(self.run_call("sweep_lines", sweep_lines, ctx, skewed.now() + SERVE_MS))
             await asyncio.sleep(SWEEP_EVERY)
 
     async def _read_changes(self) -> None:

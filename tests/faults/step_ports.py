@@ -129,7 +129,7 @@ class LinesStepPort(StepPort):
 
     def _call(self, method: str, *args: Any, **named: Any) -> Any:
         actor = ACTOR.get()
-        if method == "rows" and actor is not None and actor.role == "sweep" and args[0] > 0 and not self._real.rows(*args):
+        if method == "rows" and actor is not None and actor.role == "sweep_lines" and args[0] > 0 and not self._real.rows(*args):
             return []
         return super()._call(method, *args, **named)
 

@@ -198,7 +198,7 @@ class Exercises(Users):
 
     def run(self) -> None:
         steps = (
-            *(self.recipients, self.job, self.failing_receiver, self.sockets, self.dependents, self.changes),
+            *(self.limits, self.recipients, self.job, self.failing_receiver, self.sockets, self.dependents, self.changes),
             *(self.batch, self.cancelled_batches, self.tasks_of_other_types, self.dead_workers, self.lost_ends),
             *(self.lost_connection, self.operations, self.deletion),
         )
@@ -208,6 +208,13 @@ class Exercises(Users):
             finally:
                 refused = [f"{role} may not: {ask}" for role, ask in self.cloud.roles.refused]
                 assert refused == [], f"infra/policies.py does not allow what {step.__name__} needs"
+
+    def limits(self) -> None:
+        """The tenant has limits, so that every write of a job counts against them."""
+        given = {"concurrency": 100, "user_concurrency": 50, "queued": {"total": 10_000, "low": 5_000}}
+        self.call("PUT", "/limits/tenants/acme", given, "stage_admin")
+        self.clock.advance(30)
+        assert self.call("GET", "/limits")["limits"]["concurrency"] == 100
 
     def recipients(self) -> None:
         """The first use of a tenant creates its secrets."""
@@ -374,6 +381,9 @@ class Exercises(Users):
         ended, gone = self.submit(webhook_url=WEBHOOK), self.submit(webhook_url=WEBHOOK)
         self.cloud.deliver_messages()
         self.forget_object(f"{gone}/spec")
+        parent = self.submit(delay=86_400)
+        child = self.submit(prompt="Go on from: {{parents.first.output}}", depends_on={"first": parent})
+        self.call("POST", f"/jobs/{parent}/cancel")
         self.cloud.lose_changes()
         batch = self.call("GET", "/batches")["data"][0]["batch_id"]
         with patch.object(bulk_operations, "INLINE_MAX_JOBS", 0), patch.object(bulk_operations, "_request_turn"):  # the requests die
@@ -382,6 +392,7 @@ class Exercises(Users):
         self.clock.advance(3_600)
         self.cloud.tick("sweep_bulk_operations")
         self.cloud.tick("sweep_job_ends")
+        assert self.status(child) == "cancelled"
         self.cloud.settle()
         assert [self.deliveries(f"/jobs/{job}") for job in (failed, ended, gone)] == [["delivered"] * 2, ["delivered"], []]
 

@@ -33,16 +33,18 @@ from chalicelib.domain.units import Ms
 
 SECONDS = 60
 WINDOW, WIDE_WINDOW = 61, 63  # seconds
-MAX_EXCESS, LINE_EXCESS = 1.05, 1.02  # of the limit in the wide window; the scheduler leaves room for who does not wait
+MAX_EXCESS, LINE_EXCESS = 1.05, 1.01  # of the limit in the wide window; the scheduler leaves room for who does not wait
 SMALL = 100  # a limit below it has no ceilings above 1
 BIG_PART = 40  # a request that is more than this part of the limit has no ceiling above 1
 LARGE_PART = 8  # one that is more than this part has no pace
 CLOCK_ERROR = 2  # seconds that the counters of others may be ahead
 PACE_SECONDS = 10
-# How much more than the pace the scheduler releases within a few seconds; a round may come a second late.
-SMOOTH = ((1, 1.5), (3, 1.05))
+# How much more than the pace may start within so many seconds. A round of the scheduler may come a second late; a tenant
+# that comes with thousands of jobs leaves room for whoever comes in the next seconds.
+LINE_SMOOTH, BURST_SMOOTH = ((1, 1.5), (3, 1.05)), ((3, 1.6),)
 BURST_PACE = 1.25  # of who does not wait
-LINE_PACE = 1.02  # of the scheduler
+LINE_PACE = 0.97  # of the scheduler: what leaves the window while it is full, so that it does not fill before
+SMALL_PACE = 1.02  # of the scheduler with few requests a minute
 # How much of the limit those who do not wait may use, by lane.
 CEILINGS = {"urgent": 1.03, "high": 1.02, "normal": 1.01, "low": 1.0}
 LINE_CEILINGS = {"urgent": 1.0, "high": 1.0, "normal": 1.0, "low": 0.98}  # the scheduler's
@@ -116,7 +118,7 @@ def fits(frames: Frames, limits: Limits, tokens: int, now: Ms, ceiling: float = 
         tokens: what it is charged; 0: the model's tokens are not counted.
         ceiling: of its lane, from `CEILINGS`.
     """
-    return _allows(frames, limits, tokens, now, ceiling, BURST_PACE, line=False)
+    return _allows(frames, limits, tokens, now, ceiling, 1.0, line=False)
 
 
 def fitting(frames: Frames, limits: Limits, costs: Sequence[int], now: Ms, ceiling: float = 1.0) -> int:
@@ -137,7 +139,7 @@ def paced(frames: Frames, limits: Limits, tokens: int, now: Ms, ceiling: float =
     Args:
         ceiling: of its lane, from `LINE_CEILINGS`.
     """
-    return _allows(frames, limits, tokens, now, ceiling, LINE_PACE * limits.pace, line=True)
+    return _allows(frames, limits, tokens, now, ceiling, limits.pace, line=True)
 
 
 def free_at(frames: Frames, limits: Limits, tokens: int, now: Ms, ceiling: float = 1.0) -> Ms | None:
@@ -205,14 +207,15 @@ def _keeps_pace(counts: _Counts, own: int, limit: float, pace: float, *, line: b
     """
     if line and limit < SMALL * own:
         seconds = _spacing(limit / own)
-        if counts.last(seconds) > max(own, pace * limit * seconds / WIDE_WINDOW + own / 2):
+        if counts.last(seconds) > max(own, SMALL_PACE * pace * limit * seconds / WIDE_WINDOW + own / 2):
             return False
-        return counts.last(1) <= max(own, pace * limit / SECONDS + 0.95 * own)
+        return counts.last(1) <= max(own, SMALL_PACE * pace * limit / SECONDS + 0.95 * own)
     if own * LARGE_PART > limit >= SMALL or (not line and limit < BIG_PART):
         return True  # a few that fill a minute: any pause between them would leave room that nothing else fits into
-    if counts.last(PACE_SECONDS) > max(own, pace * limit * PACE_SECONDS / SECONDS + own / 2):
+    second = pace * (LINE_PACE if line else BURST_PACE) * limit / SECONDS
+    if counts.last(PACE_SECONDS) > max(own, second * PACE_SECONDS + own / 2):
         return False
-    return not line or all(counts.last(seconds) <= part * pace * limit * seconds / SECONDS + own for seconds, part in SMOOTH)
+    return all(counts.last(seconds) <= part * second * seconds + own for seconds, part in (LINE_SMOOTH if line else BURST_SMOOTH))
 
 
 @lru_cache(maxsize=1_000)
@@ -224,7 +227,7 @@ def _spacing(limit: float) -> int:
     """
     for seconds in range(1, WIDE_WINDOW):
         expected = limit * seconds / WIDE_WINDOW
-        if 0.98 * expected <= floor(LINE_PACE * expected + 0.5) <= 1.04 * expected:
+        if 0.98 * expected <= floor(SMALL_PACE * expected + 0.5) <= 1.04 * expected:
             return seconds
     return WIDE_WINDOW
 

@@ -7,10 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from enum import StrEnum
 from typing import Any
 
-from chalicelib.domain.errors import Detail, InvalidRequest
 from chalicelib.domain.limits.slots import SlotLimit, shards_of, tenant_scope, user_scope
 from chalicelib.domain.queues.lanes import LANES
 from chalicelib.domain.units import Ms
@@ -20,14 +18,6 @@ QUEUED = (TOTAL, *LANES)  # what queued-jobs limits are for
 MIN_WEIGHT, MAX_WEIGHT = 0.01, 100.0
 MAX_CONCURRENCY = 100_000
 MAX_QUEUED = 100_000_000
-MAX_SHARDS = 16  # partitions of one tenant in the indexes of jobs
-
-
-class FairBy(StrEnum):
-    """Between whom the jobs of one lane of a tenant are shared out."""
-
-    TENANT = "tenant"  # nobody: the oldest comes first
-    USER = "user"  # its users: each has the same share
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,8 +30,6 @@ class TenantLimits:
     concurrency: int | None = None  # its jobs that run at once
     user_concurrency: int | None = None  # the same for each of its users
     queued: Mapping[str, int] = field(default_factory=dict)  # its jobs that have not ended, by lane and in total
-    fair_by: FairBy = FairBy.TENANT
-    shards: int = 1  # partitions of the indexes of jobs; never lowered, because jobs stay where they are
     # The highest limits so far: slots may be taken in as many shards as they had.
     highest_concurrency: int = 0
     highest_user_concurrency: int = 0
@@ -101,7 +89,7 @@ class LimitsChange:
     """What an operator sets: the names of fields with their values. None: back to the stage's setting.
 
     Attributes:
-        values: `weight`, `concurrency`, `user_concurrency`, `fair_by` and `shards`.
+        values: `weight`, `concurrency` and `user_concurrency`.
         queued: queued-jobs limits by lane, and `total`; what it does not name stays.
     """
 
@@ -109,20 +97,12 @@ class LimitsChange:
     queued: Mapping[str, int | None] = field(default_factory=dict)
 
 
-_UNSET: Mapping[str, Any] = {"weight": 1.0, "fair_by": FairBy.TENANT.value, "concurrency": None, "user_concurrency": None}
+_UNSET: Mapping[str, Any] = {"weight": 1.0, "concurrency": None, "user_concurrency": None}
 
 
 def change_limits(seen: TenantLimits, change: LimitsChange, by: str, now: Ms) -> TenantLimits:
-    """Return the changed limits; the same object if nothing changes.
-
-    Raises:
-        InvalidRequest: `shards` would be lowered.
-    """
-    values: dict[str, Any] = {name: _UNSET.get(name, seen.shards) if value is None else value for name, value in change.values.items()}
-    if values.get("shards", seen.shards) < seen.shards:
-        raise InvalidRequest(details=(Detail("shards", f"may only grow, because jobs stay where they are stored; it is {seen.shards}"),))
-    if "fair_by" in values:
-        values["fair_by"] = FairBy(values["fair_by"])
+    """Return the changed limits; the same object if nothing changes."""
+    values: dict[str, Any] = {name: _UNSET[name] if value is None else value for name, value in change.values.items()}
     queued = {name: limit for name, limit in {**seen.queued, **change.queued}.items() if limit is not None}
     new = replace(seen, **values, queued=queued)
     if new == seen:

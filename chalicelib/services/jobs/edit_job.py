@@ -48,7 +48,7 @@ def edit_job(
     """
 
     def edit_with(places: Places | None, limits: Mapping[str, int] | None) -> Job | None:
-        return update_job(ctx.jobs, job, partial(change, places), limits)
+        return update_job(ctx.jobs, job, partial(change, places), limits or None)
 
     def change(places: Places | None, seen: Job) -> Job | None:
         if versions is not None and seen.version not in versions:

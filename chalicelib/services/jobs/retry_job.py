@@ -90,7 +90,7 @@ def retry_job(ctx: RetryContext, job: Job, run: int | None = None, generation: i
             new = replace(new, fallback_models=tuple(config.fallback_models))
         return new
 
-    restarted = take_places_again(ctx, job, lambda places, limits: update_job(ctx.jobs, job, partial(restart, places), limits))
+    restarted = take_places_again(ctx, job, lambda places, limits: update_job(ctx.jobs, job, partial(restart, places), limits or None))
     if restarted is None:
         current = ctx.jobs.get(job.id)
         raise JobNotFound(job.id) if current is None else _refusal(current)

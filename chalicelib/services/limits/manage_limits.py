@@ -73,7 +73,7 @@ def set_limits(ctx: LimitsContext, tenant: str, change: LimitsChange, by: str) -
     """Set limits of a tenant, and return those that hold now. They take effect within half a minute.
 
     Raises:
-        InvalidRequest: `shards` would be lowered, or too many tenants have limits of their own.
+        InvalidRequest: too many tenants have limits of their own.
     """
     seen = ctx.tenant_limits.get(tenant)
     if seen is None and len(ctx.tenant_limits.tenants()) >= MAX_LIMITED_TENANTS:

@@ -38,7 +38,7 @@ from chalicelib.ports import Line, Shard
 from chalicelib.services.scheduling.context import SchedulingContext
 from chalicelib.services.scheduling.heads import Heads
 from chalicelib.services.scheduling.openings import RECHECK_MS, ROUND_MS, WAVE, Facts, Opening, Trials, opening_of
-from chalicelib.services.scheduling.type_lines import TypeRoom, count_starts, free_of_tenants, read_room, uncount_starts
+from chalicelib.services.scheduling.type_lines import TypeRoom, count_starts, free_of_tenants, read_room, uncount_starts, weights_of
 from chalicelib.services.scheduling.visits import MAX_DELAY_MS, SELF_SERVED, Call, ShardMessage, wake_shard
 
 LEASE_MS, RENEW_SECONDS = 6_000, 2.0
@@ -73,14 +73,14 @@ class _Queue:
     next_at: Ms = 0
     saved_at: Ms = 0
 
-    def refresh(self, lines: Iterable[Line]) -> None:
+    def refresh(self, lines: Iterable[Line], weights: Mapping[str, float]) -> None:
         before, self.lines = self.lines, {line.tenant: line for line in lines}
         for tenant, line in self.lines.items():
             heads = self.heads.setdefault(tenant, Heads())
             if tenant in before and before[tenant].touched_at != line.touched_at:  # what was seen before says nothing
                 heads.is_empty = False
                 self.empty_since.pop(tenant, None)
-            self.fair.join(tenant, position=line.position)
+            self.fair.join(tenant, weights.get(tenant, 1.0), line.position)
         for tenant in set(self.heads) - set(self.lines):
             del self.heads[tenant]
             self.empty_since.pop(tenant, None)
@@ -205,9 +205,10 @@ class ShardLoop:
         for line in rows:
             if kind_of(line.cause) is not SELF_SERVED:
                 by_cause.setdefault(line.cause, []).append(line)
+        weights = await ctx.offload(weights_of, ctx, {line.tenant for line in rows})
         self._queues = {cause: self._queues.get(cause) or _Queue(cause) for cause in by_cause}
         for cause, lines in by_cause.items():
-            self._queues[cause].refresh(lines)
+            self._queues[cause].refresh(lines, weights)
         self._rows_at = now
 
     async def _read_facts(self, now: Ms, *, again: bool = False) -> None:
@@ -216,13 +217,22 @@ class ShardLoop:
         ctx = self._ctx
         await self._read_circuits()
         if any(kind_of(cause) is CauseKind.RATE for cause in self._queues):
-            self._facts.rates = {limit.model: limit for limit in await ctx.offload(ctx.rates.limits)}
+            await self._read_rates()
         if MISSING_KEY in self._queues and not self._facts.has_key and now - self._key_at >= KEY_MS:
             self._facts.has_key, self._key_at = await ctx.provider.is_configured(), now
             if not self._facts.has_key:
                 ctx.log("openai_not_configured")
         await self._read_pauses(now)
         self._facts_at = now
+
+    async def _read_rates(self) -> None:
+        """Read the rate limits of all models. If they cannot be read none is known: attempts must tell."""
+        limits: list[RateLimit] = []
+        try:
+            limits = await self._ctx.offload(self._ctx.rates.limits)
+        except Exception as exc:  # noqa: BLE001 - no fault of the store may stop jobs
+            self._ctx.log("rate_limits_unavailable", error=exc)
+        self._facts.rates = {limit.model: limit for limit in limits}
 
     async def _read_circuits(self) -> None:
         """Read the circuits of all models, and the board of the pauses with them.
@@ -364,7 +374,8 @@ class ShardLoop:
         ctx, allowed = self._ctx, effective(rate, now)
         frames = await ctx.offload(ctx.rates.frames, rate.account, rate.model, now)
         heads = {tenant: queue.heads[tenant].jobs for tenant in queue.lines}
-        chosen = choose_releases(queue.fair, heads, frames, allowed, now, limit)
+        most_of = await ctx.offload(free_of_tenants, ctx, list(queue.lines))
+        chosen = choose_releases(queue.fair, heads, frames, allowed, now, limit, most_of)
         queue.next_at = chosen.next_at if chosen.next_at is not None else now + ROUND_MS
         kept = chosen.jobs
         if chosen.jobs:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from chalicelib.domain.errors import JobTypeNotFound
+from chalicelib.domain.errors import JobTypeNotFound, Unavailable, UnreadableRecord
 from chalicelib.domain.limits.sliding_window import Frames, Limits
 from chalicelib.domain.limits.slots import SlotLimit, tenant_scope, type_scope
 from chalicelib.domain.limits.type_rate import ACCOUNT, rate_of
@@ -53,3 +53,12 @@ def free_of_tenants(ctx: SchedulingContext, tenants: Sequence[str]) -> dict[str,
     limits = {tenant: limit for tenant in tenants if (limit := ctx.limits_of(tenant).slot_limit(tenant_scope(tenant))) is not None}
     taken = ctx.jobs.slots_taken([key for limit in limits.values() for key in limit.keys]) if limits else {}
     return {tenant: limit.free(taken) for tenant, limit in limits.items()}
+
+
+def weights_of(ctx: SchedulingContext, tenants: Collection[str]) -> dict[str, float]:
+    """Return the shares of tenants; 1 for all if they cannot be read: the order is worse, but no job waits for it."""
+    try:
+        return {tenant: ctx.limits_of(tenant).weight for tenant in tenants}
+    except (Unavailable, UnreadableRecord) as exc:
+        ctx.log("tenant_limits_unavailable", error=exc)
+        return {}

@@ -9,7 +9,7 @@ import pytest
 
 from chalicelib.adapters.stores import DynamoStores
 from chalicelib.domain.errors import StaleVersion
-from chalicelib.domain.limits.tenant_limits import FairBy, TenantLimits
+from chalicelib.domain.limits.tenant_limits import TenantLimits
 from tests.contract.conftest import LoseResponse
 from tests.kit.dynamodb import counted_requests
 from tests.kit.records import NOW, new_id
@@ -33,8 +33,6 @@ def test_limits_round_trip(stores: Any) -> None:
             concurrency=7,
             user_concurrency=1,
             queued={"low": 5, "total": 9},
-            fair_by=FairBy.USER,
-            shards=4,
             highest_concurrency=90,
             highest_user_concurrency=2,
         ),

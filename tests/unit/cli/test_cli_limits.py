@@ -12,13 +12,11 @@ from tests.unit.cli.server import Answer, FakeServer, run
 ACME: dict[str, Any] = {
     "tenant": "acme",
     "weight": 1.0,
-    "fair_by": "tenant",
     "concurrency": 40,
     "running": 7,
     "user_concurrency": None,
     "user_running": None,
     "queued": {"total": 900, "urgent": None, "high": None, "normal": None, "low": 500},
-    "shards": 1,
 }
 
 

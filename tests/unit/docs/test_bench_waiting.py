@@ -39,7 +39,7 @@ def test_a_scheduler_that_ignores_the_limit_is_noticed() -> None:
 
 
 def test_a_scheduler_that_stops_is_noticed() -> None:
-    outcome = run(Row(case=case("120 RPM", **SHORT, deaths=(70.0,), death_seconds=200.0)))
+    outcome = run(Row(case=case("120 RPM", **SHORT, deaths=tuple(range(91, 200, 5)))))
 
     assert "used" in outcome.missed
 

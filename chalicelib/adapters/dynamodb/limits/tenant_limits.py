@@ -14,7 +14,7 @@ from chalicelib.adapters.dynamodb import client as dynamodb
 from chalicelib.adapters.dynamodb.client import Item, bound, decoded
 from chalicelib.adapters.dynamodb.json_record import JsonRecords, Key, known_fields, non_default_fields
 from chalicelib.domain.errors import StaleVersion
-from chalicelib.domain.limits.tenant_limits import FairBy, TenantLimits
+from chalicelib.domain.limits.tenant_limits import TenantLimits
 
 PARTITION = "tenant-limits"
 NAMES = ("limited-tenants", "names")
@@ -71,7 +71,4 @@ def _encode(limits: TenantLimits) -> dict[str, Any]:
 
 
 def _decode(stored: dict[str, Any]) -> TenantLimits:
-    data = known_fields(TenantLimits, stored)
-    if "fair_by" in data:
-        data["fair_by"] = FairBy(data["fair_by"])
-    return checked(TenantLimits(**data))
+    return checked(TenantLimits(**known_fields(TenantLimits, stored)))

@@ -219,10 +219,10 @@ def test_a_lower_pace_spreads_and_does_not_lower_the_window() -> None:
 
 
 def test_as_many_of_a_batch_start_as_fit() -> None:
-    limits, costs = Limits(requests=200, tokens=100_000), [2_000, 2_000, 12_000, 12_000, 1_000]
+    limits, costs = Limits(requests=200, tokens=100_000), [2_000, 2_000, 8_000, 8_000, 1_000]
     frames = added((), START, len(costs), sum(costs))
 
     assert fitting(frames, limits, costs, START) == 3, "the fourth would be faster than the pace"
-    assert fitting(added(frames, START, 0, 13_000), limits, costs, START) == 2
+    assert fitting(added(frames, START, 0, 8_000), limits, costs, START) == 2
     assert fitting(added(frames, START, 200, 0), limits, costs, START) == 0
     assert fitting((), limits, [], START) == 0

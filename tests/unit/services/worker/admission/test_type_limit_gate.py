@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Coroutine
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from chalicelib.domain.auth.identity import Caller
 from chalicelib.domain.jobs.job import Job, Status
 from chalicelib.domain.jobs.job_type import JobType, Limits
 from chalicelib.domain.limits.circuit_breaker import CircuitBreaker, force_open
+from chalicelib.domain.limits.tenant_limits import TenantLimits
 from chalicelib.domain.limits.type_rate import ACCOUNT
 from chalicelib.domain.queues.wakeup import Grant, WakeUp
 from chalicelib.ports import QueueMessage
@@ -117,6 +119,23 @@ def test_the_job_of_another_tenant_hardly_waits_behind_a_thousand() -> None:
     run_to_end(world, [stranger])
 
     assert (world.job(stranger).started_at or 0) - began <= 20_000
+
+
+def test_a_tenant_with_three_times_the_weight_starts_three_times_as_many_jobs() -> None:
+    """Of a type of which sixty start in a minute, while both tenants wait."""
+    world = chore_world(RecordingHandler(0.1), limits=Limits(per_minute=60))
+    heavy = TenantLimits(tenant="other", version=1, weight=3.0)
+    world.container.tenant_limits.replace(replace(heavy, version=0), heavy)
+    other = Caller(**{**{name: getattr(ALICE, name) for name in ("user", "role", "key_id", "key_hash")}, "tenant": "other"})
+    for number in range(300):
+        world.submit(None, input=number, job_type="chore")
+        last = world.submit(None, input=number, job_type="chore", caller=other)
+
+    run_to_end(world, [last])
+
+    started = Counter(job.tenant for job in world.container.jobs.records.values() if job.started_at is not None)
+    assert started["other"] == 300
+    assert 100 <= started["acme"] <= 160  # a third, and what started at once in the first minute
 
 
 def test_a_rate_limited_job_says_why_it_waits_and_uses_no_attempt() -> None:
