@@ -55,14 +55,16 @@ def test_a_job_in_a_line_says_its_limit_and_when_it_starts(api: Api) -> None:
         assert shape["estimated_start_at"] == rfc3339(now + 10_000)
 
 
-def test_other_tenants_in_the_line_share_the_rate(api: Api) -> None:
+@pytest.mark.parametrize(("weight", "seconds"), [(1, 2), (2, 1.5), (0.5, 3)])
+def test_other_tenants_in_the_line_share_the_rate_by_weight(api: Api, weight: float, seconds: float) -> None:
+    api.call("PUT", "/limits/tenants/acme", {"weight": weight}, "stage_admin")
     limit_model(api)
     hold(api)
     api.container.clock.advance(0.001)
     job, now = hold(api), api.container.clock.now()
     api.container.lines.touch(CAUSE, "other", now)
 
-    assert api.call("GET", f"/jobs/{job.id}/status").json["estimated_start_at"] == rfc3339(now + 2_000)
+    assert api.call("GET", f"/jobs/{job.id}/status").json["estimated_start_at"] == rfc3339(now + round(seconds * 1000))
 
 
 def test_a_list_says_what_the_record_knows(api: Api) -> None:

@@ -152,7 +152,6 @@ _DECISIONS = {
     "tried_again": "It was tried again.",
     "retry": "It is tried again.",
     "wait": "It waits before it is tried again.",
-    "continue": "The next worker goes on.",
     "not_retryable": "Another attempt would not help.",
     "no_attempt_left": "No attempt was left.",
     "too_late": "No further attempt may start any more.",

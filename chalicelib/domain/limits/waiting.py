@@ -1,7 +1,7 @@
 """Say what a job waits for: the limit, how many jobs stand before it, and when it probably starts.
 
 An estimate is made when somebody asks for it. It assumes that the jobs before it are like it, and that
-the tenants that wait for the same get equal shares. All functions are pure.
+the other tenants that wait for the same go on to do so. All functions are pure.
 """
 
 from __future__ import annotations
@@ -72,12 +72,12 @@ def limit_of_model(model: str, allowed: Limits, frames: Frames, tokens: int, now
     return max(found, key=lambda one: one[0])[1] if found else None
 
 
-def start_within_rate(allowed: Limits, frames: Frames, tokens: int, ahead: int, tenants: int, now: Ms) -> Ms | None:
+def start_within_rate(allowed: Limits, frames: Frames, tokens: int, ahead: int, turns: float, now: Ms) -> Ms | None:
     """Return when a request starts that has so many before it in its line.
 
     Args:
         tokens: of the request, and of each before it.
-        tenants: how many wait for the same limits, this one included.
+        turns: how many of all tenants start for each one of its tenant.
 
     Returns: None if it never can, or if no limit is known, so that only an attempt can tell.
     """
@@ -89,14 +89,14 @@ def start_within_rate(allowed: Limits, frames: Frames, tokens: int, ahead: int, 
     speed = allowed.factor * min(1.0, allowed.pace)
     by_requests = MINUTE_MS / (allowed.requests * speed) if allowed.requests else 0.0
     by_tokens = tokens * MINUTE_MS / (allowed.tokens * speed) if allowed.tokens else 0.0
-    return first + ceil(ahead * max(by_requests, by_tokens) * max(1, tenants))
+    return first + ceil(ahead * max(by_requests, by_tokens) * max(1.0, turns))
 
 
-def start_with_slot(slots: int, duration: Ms | None, ahead: int, tenants: int, now: Ms) -> Ms | None:
+def start_with_slot(slots: int, duration: Ms | None, ahead: int, turns: float, now: Ms) -> Ms | None:
     """Return when a slot is free for a job that has so many before it; None: how long jobs take is not known."""
     if duration is None or slots < 1:
         return None
-    return now + ceil((ahead * max(1, tenants) + 1) * duration / slots)
+    return now + ceil((ahead * max(1.0, turns) + 1) * duration / slots)
 
 
 def start_after_circuit(circuit: CircuitBreaker | None, tenant_mark: str, now: Ms) -> Ms | None:

@@ -39,6 +39,7 @@ from chalicelib.ports import CircuitBreakers, Jobs, Line, Pauses, Rates
 from chalicelib.services.scheduling.context import LineContext
 
 MAX_AHEAD = 300  # jobs of a line that are counted
+MAX_WEIGHTS = 50  # of other tenants that are looked up; the rest counts as 1
 LINES_TTL_MS = 5_000  # how long an environment keeps which tenants have lines
 
 LinesCache = BoundedCache[int, tuple[Ms, list[Line]]]  # by bucket
@@ -114,7 +115,7 @@ def _wait_in_line(ctx: WaitContext, job: Job, cause: str, ahead: int, now: Ms) -
             return replace(wait, limit=_type_limit(ctx, subject, job.reason or ""), start_at=_type_start(ctx, job, cause, ahead, now))
         case CauseKind.SLOTS:
             limit = _slot_limit(ctx, job, subject)
-            start = start_with_slot(limit.value, job.estimated_ms, ahead, 1, now) if limit is not None else None
+            start = start_with_slot(limit.value, job.estimated_ms, ahead, 1.0, now) if limit is not None else None
             return replace(wait, limit=limit, start_at=start)
         case CauseKind.CIRCUIT:
             return replace(wait, start_at=start_after_circuit(ctx.circuit_breakers.get(subject), tenant_mark(job.tenant), now))
@@ -131,8 +132,15 @@ def _rate(ctx: WaitContext, job: Job, model: str, now: Ms, ahead: int = 0, cause
     allowed = effective(stored, now)
     is_known = allowed.requests is not None or allowed.tokens is not None
     frames = ctx.rates.frames(ACCOUNT, model, now) if is_known else ()
-    tenants = len(lines_of(ctx, cause)) if cause is not None and ahead else 1
-    return limit_of_model(model, allowed, frames, job.tokens, now), start_within_rate(allowed, frames, job.tokens, ahead, tenants, now)
+    turns = _turns(ctx, job.tenant, cause) if cause is not None and ahead else 1.0
+    return limit_of_model(model, allowed, frames, job.tokens, now), start_within_rate(allowed, frames, job.tokens, ahead, turns, now)
+
+
+def _turns(ctx: WaitContext, tenant: str, cause: str) -> float:
+    """How many jobs of all tenants start for each one of this tenant, by the weights of those that wait."""
+    others = [line.tenant for line in lines_of(ctx, cause) if line.tenant != tenant]
+    weights = [ctx.limits_of(other).weight for other in others[:MAX_WEIGHTS]]
+    return 1.0 + (sum(weights) + len(others) - len(weights)) / ctx.limits_of(tenant).weight
 
 
 def _type_limit(ctx: WaitContext, name: str, reason: str) -> WaitLimit | None:
@@ -151,13 +159,13 @@ def _type_start(ctx: WaitContext, job: Job, cause: str, ahead: int, now: Ms) -> 
     kind = _kind(ctx, subject_of(cause))
     if kind is None or kind.limits is None:
         return None
-    tenants = len(lines_of(ctx, cause)) if ahead else 1
+    turns = _turns(ctx, job.tenant, cause) if ahead else 1.0
     starts: list[Ms | None] = []
     if kind.limits.per_minute is not None:
         frames = ctx.rates.frames(type_rate.ACCOUNT, kind.name, now)
-        starts.append(start_within_rate(Limits(requests=kind.limits.per_minute), frames, 0, ahead, tenants, now))
+        starts.append(start_within_rate(Limits(requests=kind.limits.per_minute), frames, 0, ahead, turns, now))
     if kind.limits.concurrency is not None and job.reason == HoldReason.TYPE_CONCURRENCY:
-        starts.append(start_with_slot(kind.limits.concurrency, job.estimated_ms, ahead, tenants, now))
+        starts.append(start_with_slot(kind.limits.concurrency, job.estimated_ms, ahead, turns, now))
     known = [start for start in starts if start is not None]
     return max(known) if starts and len(known) == len(starts) else None
 
