@@ -33,7 +33,7 @@ def measure() -> Finding:
     many = shards.run()
     value = {
         "cases that missed one of their aims": sum(bool(one.missed) for one in outcomes.values()),
-        "% above a limit in a sliding minute, at most": max(one.over for one in outcomes.values()),
+        "% above a limit in a sliding minute, at most": max(outcomes[row.case.name].over for row in ROWS if row.max_over == MAX_OVER),
         "s, p95 of a stranger at 500 RPM": max(one.wait for name, one in outcomes.items() if name.startswith("500 RPM")),
         **{name: many[name] for name in shards.AIM},
     }

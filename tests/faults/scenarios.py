@@ -225,7 +225,7 @@ async def limited(sim: Simulation) -> None:
 
 async def crowded(sim: Simulation) -> None:
     """Three jobs of a tenant whose jobs run one at a time; one of them needs two attempts."""
-    running = TenantLimits(tenant="acme", version=1, concurrency=1)
+    running = TenantLimits(tenant="acme", version=1, concurrency=1, queued={"total": 50, "normal": 40})
     sim.real.tenant_limits.replace(replace(running, version=0), running)
     await sim.watch(await sim.submit("first of three", ScriptedAnswer(pieces=2)))
     await sim.watch(await sim.submit("second of three", ScriptedAnswer(pieces=1, error=StreamCut()), ScriptedAnswer(pieces=2)))

@@ -11,6 +11,7 @@ from typing import Any
 
 from chalicelib.domain.errors import ConnectionBusy, Throttled
 from chalicelib.domain.jobs.job import Job, Status
+from chalicelib.domain.jobs.transitions import counted_by
 from tests.faults.bridge import wait
 from tests.faults.history import History
 from tests.faults.steps import ACTOR, Steps
@@ -70,8 +71,8 @@ class JobsStepPort(StepPort):
         return value
 
     def _check_slots(self) -> None:
-        """As many slots are taken as jobs say that they have, after every write."""
-        held = Counter(key for job in self._real.records.values() for key in job.slots)
+        """As many slots and places are taken as jobs say that they have, after every write."""
+        held = Counter(key for job in self._real.records.values() for key in counted_by(job))
         taken = +self._real.slots
         if held != taken:
             self._history.problems.append(f"slots are taken {dict(taken)}, jobs have {dict(held)}")

@@ -421,21 +421,22 @@ class Exercises(Users):
         self.cloud.settle()
 
     def pauses(self) -> None:
-        """Pauses of one tenant and for everybody, of a batch and of jobs; held jobs run after them."""
+        """Pauses of one tenant and for everybody, and of a job. Other jobs run meanwhile: their workers read the pauses."""
         self.call("POST", "/pauses", {"scope": {"lane": "urgent"}, "reason": "test"}, "all")
-        self.call("POST", "/queues/general/pause", {"reason": "test"}, "operator")
+        self.call("POST", "/queues/export/pause", {"reason": "test"}, "operator")
         self.clock.advance(3)  # until no worker has the pauses of before
         job, own = self.submit(), self.submit(priority="low")
         self.call("POST", f"/jobs/{own}/pause", {"reason": "test"}, "operator")
         self.cloud.settle()
-        assert [self.status(each) for each in (job, own)] == ["held", "held"]
+        assert [self.status(each) for each in (job, own)] == ["completed", "held"]
         for route in ("queues", "pauses", "queues/general:low"):
             self.call("GET", f"/{route}", token="operator")
-        self.call("POST", "/queues/general/resume", {}, "operator")
+        self.call("POST", "/queues/export/resume", {}, "operator")
         self.call("POST", "/queues/*:urgent/resume", {}, "all")
         self.call("POST", f"/jobs/{own}/resume", token="operator")
         self.clock.advance(3)
         self.cloud.settle()
+        assert self.status(own) == "completed"
 
     def deletion(self) -> None:
         """Records, rows and objects are deleted: at once, by a message, and by a clean-up."""

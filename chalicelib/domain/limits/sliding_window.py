@@ -43,7 +43,7 @@ PACE_SECONDS = 10
 # that comes with thousands of jobs leaves room for whoever comes in the next seconds.
 LINE_SMOOTH, BURST_SMOOTH = ((1, 1.5), (3, 1.05)), ((3, 1.6),)
 BURST_PACE = 1.25  # of who does not wait
-LINE_PACE = 0.97  # of the scheduler: what leaves the window while it is full, so that it does not fill before
+LINE_PACE = 0.99  # of the scheduler: what leaves the window while it is full, so that it does not fill before
 SMALL_PACE = 1.02  # of the scheduler with few requests a minute
 # How much of the limit those who do not wait may use, by lane.
 CEILINGS = {"urgent": 1.03, "high": 1.02, "normal": 1.01, "low": 1.0}
