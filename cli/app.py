@@ -54,6 +54,7 @@ app = typer.Typer(
 app.command(cls=PromptCommand)(submit.submit)
 app.command()(show.watch)
 app.command()(show.status)
+app.command()(show.explain)
 app.command()(show.progress)
 app.command()(show.result)
 app.command()(show.text)

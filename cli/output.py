@@ -146,6 +146,15 @@ def money(amount: Any, currency: str = "USD") -> str | None:
     return f"${value:.{digits}f}" if currency == "USD" else f"{value:.{digits}f} {currency}"
 
 
+def limit(shape: Any) -> str | None:
+    """A limit as the API writes it: `500 requests a minute`. None if it is none."""
+    value = number(shape.get("value")) if isinstance(shape, dict) else None
+    if value is None:
+        return None
+    unit = "jobs at once" if shape.get("kind") == "concurrency" else f"{shape.get('kind')} a minute"
+    return f"{value:,.0f} {unit}"
+
+
 def duration(seconds: Any) -> str | None:
     """`0.4 s`, `12 s`, `3 m 20 s`, `2 h 5 m`, `4 d 3 h`. None if it is no number."""
     value = number(seconds)

@@ -75,9 +75,9 @@ class PlainScreen(AbstractContextManager["PlainScreen"]):
                 # Text in a pipe cannot be withdrawn, so its reader must see this note on stdout.
                 sys.stdout.write(f"\n--- attempt {attempt} starts over{f' ({reason})' if reason else ''} ---\n")
                 sys.stdout.flush()
-            case StateChanged(status) if status != self._status:
+            case StateChanged(status, frame) if status != self._status:
                 self._status = status
-                output.note(status)
+                output.note(", ".join([status, *_why_held(status, frame)]))
             case Trimmed(length):
                 output.note(f"only the first {length} characters are part of the result")
             case Interrupted(next_transport, error):
@@ -162,6 +162,7 @@ def status_parts(state: Frame, milestone: str | None, elapsed: float, transport:
         str(state.get("status") or "connecting"),
         str(stage) if stage else None,
         str(reason) if reason else None,
+        *_why_held(str(state.get("status")), state)[1:],
         f"position {position}" if position else None,
         milestone,
         f"{tokens} tokens" if tokens else None,
@@ -171,6 +172,16 @@ def status_parts(state: Frame, milestone: str | None, elapsed: float, transport:
         transport or None,
     ]
     return [output.clean(part) for part in parts if part]
+
+
+def _why_held(status: str, frame: Frame) -> list[str]:
+    """Why a job is held, its limit, and when it probably starts; nothing for another status."""
+    if status != "held":
+        return []
+    starts_in = output.seconds_until(frame.get("estimated_start_at"))
+    starts = f"starts in {output.duration(max(0.0, starts_in))}" if starts_in is not None else None
+    limit = output.limit(frame.get("limit"))
+    return [str(frame.get("reason") or "unknown reason"), *(part for part in (limit, starts) if part)]
 
 
 def progress_bar(state: Frame, width: int) -> Any:

@@ -24,7 +24,7 @@ from infra.local.up import NotHealthy
 from infra.local.up import up as start_local
 from infra.local.watch import watch as watch_sources
 from infra.openai_address import AddressRefused, check_api
-from infra.openai_key import checked_openai_key, put_openai_credentials
+from infra.openai_key import checked_openai_key, put_openai_credentials, wake_waiting_jobs
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Deploy Headrace to AWS or to this machine."
@@ -85,10 +85,12 @@ def openai_key(stage: str = typer.Option(...)) -> None:
     credentials = {key: os.environ[name] for key, name in names.items() if os.environ.get(name)}
     key = checked_openai_key(os.environ.get("OPENAI_API_KEY") or (getpass("OpenAI key: ") if sys.stdin.isatty() else _first_line()))
     unchecked = check_api(credentials.get("base_url"), key)
-    put_openai_credentials(cloud_of(stage), credentials | {"api_key": key})
+    cloud = cloud_of(stage)
+    put_openai_credentials(cloud, credentials | {"api_key": key})
     if unchecked:
         print(unchecked)
-    print(f"{stage}: OpenAI key stored.")
+    soon = "in some seconds" if wake_waiting_jobs(cloud) else "within a minute"
+    print(f"{stage}: OpenAI key stored. Jobs that wait for it start {soon}.")
 
 
 def _first_line() -> str:

@@ -7,14 +7,24 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from typing import Any
 
 import typer
-from botocore.exceptions import ClientError
+from botocore.exceptions import BotoCoreError, ClientError
 
+from chalicelib.adapters.aws.openai_credentials import MISSING_TTL_MS
+from chalicelib.adapters.aws.sqs import message_group
+from chalicelib.domain.queues.causes import MISSING_KEY, shard_of
+from chalicelib.domain.queues.lanes import SCHEDULE, queue_name
+from chalicelib.services.scheduling.visits import ShardMessage
+from chalicelib.settings import Settings
+from infra.chalice_config import SETTINGS
 from infra.cloud import Cloud
 from infra.naming import openai_secret_name
 from infra.openai_address import check_address
+
+WAKE_DELAY_SECONDS = MISSING_TTL_MS // 1000 + 1
 
 
 def checked_openai_key(text: str) -> str:
@@ -46,6 +56,24 @@ def put_openai_credentials(cloud: Cloud, credentials: dict[str, str]) -> bool:
     elif stored != credentials:
         client.put_secret_value(SecretId=name, SecretString=json.dumps(credentials))
     return stored != credentials
+
+
+def wake_waiting_jobs(cloud: Cloud) -> bool:
+    """Let the scheduler look at the jobs that wait for a key, as soon as no function remembers that there was none.
+
+    Returns whether it was asked. If not, they start within a minute.
+    """
+    shards = Settings.from_env({"HEADRACE_STAGE": cloud.stage, **SETTINGS[cloud.stage]}).scheduler_shards
+    number, at = shard_of(MISSING_KEY, shards), round(time.time() * 1000) + WAKE_DELAY_SECONDS * 1000
+    message = ShardMessage(number, at=at)
+    try:
+        client = cloud.client("sqs")
+        url = client.get_queue_url(QueueName=queue_name(cloud.stage, SCHEDULE))["QueueUrl"]
+        group = message_group(f"shard-{number}")
+        client.send_message(QueueUrl=url, MessageBody=message.to_json(), MessageGroupId=group, DelaySeconds=WAKE_DELAY_SECONDS)
+    except (BotoCoreError, ClientError):
+        return False
+    return True
 
 
 def ensure_openai_secret(cloud: Cloud) -> bool:

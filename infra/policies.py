@@ -91,7 +91,8 @@ def _on_job_change(stage: str) -> list[Statement]:
         *_stream(stage),
         _table(stage, "jobs", (*READ, "UpdateItem")),
         _table(stage, "job_data", READ + CHANGE + REMOVE),
-        _table(stage, "coordination", (*REMOVE, "UpdateItem")),  # places of dependents that do not run
+        # limits and lines, for the frames of held jobs; places of dependents that do not run
+        _table(stage, "coordination", (*READ, *REMOVE, "UpdateItem")),
         _table(stage, "counters", READ + CHANGE + REMOVE),
         _table(stage, "accounts", ("GetItem",)),
         _send(stage),

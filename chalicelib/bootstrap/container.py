@@ -21,6 +21,7 @@ from chalicelib.domain.jobs.job_type import JobType, Limits
 from chalicelib.domain.limits.tenant_limits import TOTAL, TenantLimits
 from chalicelib.domain.metrics.throughput import Throughput
 from chalicelib.domain.notifications.network_policy import Network, networks
+from chalicelib.domain.queues.causes import BUCKETS
 from chalicelib.domain.units import Ms
 from chalicelib.observability import record
 from chalicelib.ports import (
@@ -40,6 +41,7 @@ from chalicelib.services.limits.tenant_limits_cache import TenantLimitsCache
 from chalicelib.services.log import Log
 from chalicelib.services.metrics.throughput_cache import ThroughputCache
 from chalicelib.services.notifications.settings import new_signing_secret
+from chalicelib.services.scheduling.waits import LinesCache
 from chalicelib.services.streaming.socket_meter import SocketMeter
 from chalicelib.services.worker.context import LocalState
 from chalicelib.services.worker.stream_response import cancel_response, delete_response
@@ -238,6 +240,11 @@ class Container(DynamoStores):
     @cached_property
     def socket_meter(self) -> SocketMeter:
         return SocketMeter()
+
+    @cached_property
+    def lines_cache(self) -> LinesCache:
+        """Which tenants have lines, by bucket."""
+        return LinesCache(BUCKETS)
 
     @cached_property
     def api_key_cache(self) -> ApiKeyCache:

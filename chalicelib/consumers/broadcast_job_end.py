@@ -18,7 +18,7 @@ TIME_BUDGET_MS = 10_000  # per batch, hanging sockets included; a read that hang
 
 
 def broadcast_job_ends(ctx: BroadcastContext, changes: Iterable[Change]) -> None:
-    """Broadcast each change of status, and each new resume time or reason of a held job.
+    """Broadcast each change of status, and each new resume time, reason or cause of a held job.
 
     Never raises: what is not sent in time is logged and left.
     """
@@ -31,4 +31,4 @@ def _is_news(before: Job | None, after: Job) -> bool:
 
 
 def _is_rescheduled(before: Job, after: Job) -> bool:
-    return after.status is Status.HELD and (before.resume_at, before.reason) != (after.resume_at, after.reason)
+    return after.status is Status.HELD and (before.resume_at, before.reason, before.cause) != (after.resume_at, after.reason, after.cause)

@@ -56,6 +56,9 @@ class Lines(Protocol):
     def held(self, cause: str, tenant: str, limit: int, after: str | None = None) -> list[HeldJob]:
         """Return the first jobs of a line, in their order, `after` a place. One request."""
 
+    def count(self, cause: str, tenant: str, limit: int, *, before: str | None = None, lane: str | None = None) -> int:
+        """Count the jobs of a line, up to `limit` of them: those `before` a place, or those of a lane. One request."""
+
     def remove(self, line: Line) -> bool:
         """Delete the row of a line if no job has been held in it since it was read. Returns whether it is gone."""
 

@@ -39,6 +39,20 @@ def status(ctx: typer.Context, job: JobId, as_json: Json = False) -> None:
         raise typer.Exit(exit_for(state["status"]))
 
 
+def explain(ctx: typer.Context, job: JobId, as_json: Json = False) -> None:
+    """Tell what a job waited for, what was tried and decided, what it waits for now, or how it ended.
+
+    \b
+    headrace explain job_01J...
+    headrace explain job_01J... --json | jq '.events[] | select(.what == "wait")'
+    """
+    story = session(ctx).api.get(f"/jobs/{job}/explain")
+    if as_json:
+        output.print_json(story)
+        return
+    output.print_fields([(_moment(event.get("at")), event["sentence"]) for event in story["events"]])
+
+
 def progress(ctx: typer.Context, job: JobId, as_json: Json = False) -> None:
     """Show stages, milestones and figures of a job."""
     state = session(ctx).api.get(f"/jobs/{job}/progress")
@@ -153,12 +167,20 @@ def _state_fields(state: dict[str, Any]) -> list[tuple[str, Any]]:
         ("job", state["job_id"]),
         ("status", output.status_text(state["status"])),
         ("reason", state.get("reason")),
+        ("waits for", state.get("cause")),
+        ("limit", output.limit(state.get("limit"))),
+        ("starts", state.get("estimated_start_at") if state.get("status") == "held" else None),
         ("attempt", state.get("attempt")),
         ("stage", state.get("stage")),
         ("progress", _percent(state.get("progress_percentage"))),
         ("position", state.get("queue_position")),
         ("remaining", _remaining(state)),
     ]
+
+
+def _moment(at: Any) -> str:
+    """A time of the API without its fraction; empty for what holds now."""
+    return output.clean(str(at))[:19].replace("T", " ") if at else ""
 
 
 def _print_steps(name: str, rows: list[tuple[str, Any, Any]]) -> None:

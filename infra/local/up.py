@@ -21,7 +21,7 @@ from infra.local.proxies import left_out
 from infra.local.tokens import make_tokens
 from infra.local.workers import api_log, limit_workers, max_concurrency, restart_workers
 from infra.openai_address import check_api
-from infra.openai_key import checked_openai_key, put_openai_credentials
+from infra.openai_key import checked_openai_key, put_openai_credentials, wake_waiting_jobs
 
 MINISTACK_PORT, LLMOCK_PORT = 4566, 4577  # used if they are free
 HEALTH_SECONDS = 30.0
@@ -55,6 +55,7 @@ def up() -> Stack:
     cloud = Cloud("local", running["aws_endpoint"])
     if put_openai_credentials(cloud, openai_credentials(running["openai_url"])):
         restart_workers(cloud)
+        wake_waiting_jobs(cloud)
     return running
 
 

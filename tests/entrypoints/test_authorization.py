@@ -48,6 +48,7 @@ ROUTE_MATRIX = {
     "GET /jobs/{job_id}": ("viewer", "own"),
     "PATCH /jobs/{job_id}": ("user", "own"),
     "GET /jobs/{job_id}/attempts": ("user", "own"),
+    "GET /jobs/{job_id}/explain": ("viewer", "own"),
     "POST /jobs/{job_id}/cancel": ("user", "own"),
     "GET /jobs/{job_id}/deliveries": ("user", "own"),
     "POST /jobs/{job_id}/deliveries/{delivery_id}/retry": ("operator", "own"),
@@ -79,12 +80,14 @@ ROUTE_MATRIX = {
     "POST /queues/{queue}/resume": ("operator", "own"),
     "GET /webhooks": ("admin", "own"),
     "PUT /webhooks/addresses": ("admin", "own"),
+    "PUT /limits/models/{model}": ("admin", "stage"),
     "PUT /limits/tenants/{tenant}": ("admin", "stage"),
     "POST /webhooks/rotate": ("admin", "own"),
     "POST /webhooks/test": ("admin", "own"),
 }
 BODIES: dict[str, dict[str, Any]] = {
     "POST /circuits/{model}/open": {"reason": "moving"},
+    "PUT /limits/models/{model}": {"requests": 3},
     "PUT /limits/tenants/{tenant}": {"concurrency": 3},
 }
 

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from dataclasses import replace
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
 from chalicelib.domain.auth.identity import Key, Role
 from chalicelib.domain.jobs import transitions
+from chalicelib.domain.jobs.job import Status
+from chalicelib.domain.limits.rate_limit import ACCOUNT, LimitSource, RateLimit
+from chalicelib.domain.queues.causes import bucket_of, shard_of
+from chalicelib.domain.queues.lanes import SCHEDULE
 from chalicelib.services.auth.authenticate import secret_hash
+from chalicelib.services.limits import stage_limits
+from chalicelib.services.scheduling.visits import ShardMessage
 from tests.entrypoints.conftest import Api
 from tests.kit.records import job
 
@@ -146,3 +153,121 @@ def test_invalid_tenant_name_is_refused(api: Api, name: str) -> None:
     answer = put(api, {"weight": 2}, tenant=name)
 
     assert (answer.status, answer.json["error"]["details"][0]["path"]) == (400, "tenant")
+
+
+MODEL = "gpt-4o-mini"
+
+
+def put_model(api: Api, body: dict[str, Any], model: str = MODEL, token: str | None = "stage_admin") -> Any:
+    return api.call("PUT", f"/limits/models/{model}", body, token)
+
+
+def hold_in_line(api: Api, cause: str, tenant: str, lane: str = "normal") -> None:
+    now = api.container.clock.now()
+    api.container.lines.touch(cause, tenant, now)
+    api.container.lines_cache.put(bucket_of(cause), (0, []))  # as after some seconds
+    api.container.jobs.create(job(tenant=tenant, lane=lane, status=Status.HELD, reason="rate_limited", cause=cause))
+
+
+def test_limits_of_a_model_that_are_set_are_shown_with_use_and_who_waits(api: Api) -> None:
+    answer = put_model(api, {"requests": 500, "tokens": 200_000})
+    assert (answer.status, answer.json["configured"]) == (200, {"requests": 500, "tokens": 200_000})
+    api.container.rates.take(ACCOUNT, MODEL, 700, 2, api.container.clock.now())
+    for tenant, lane in (("acme", "urgent"), ("acme", "low"), ("acme", "low"), ("other", "normal"), ("third", "high")):
+        hold_in_line(api, f"rate:{MODEL}", tenant, lane)
+
+    (mine,) = api.call("GET", "/limits", token="viewer").json["models"]
+    (all_of_them,) = api.call("GET", "/limits", token="stage_admin").json["models"]
+
+    assert (mine["model"], mine["requests"], mine["tokens"], mine["source"]) == (MODEL, 500, 200_000, "setting")
+    assert mine["used"] == {"requests": 2, "tokens": 700}
+    assert mine["waiting"] == {"urgent": 1, "high": 0, "normal": 0, "low": 2, "others": 2, "by_tenant": None, "more": False}
+    assert (all_of_them["waiting"]["by_tenant"], all_of_them["waiting"]["others"]) == ({"acme": 3, "other": 1, "third": 1}, 5)
+
+
+def test_a_lower_configured_limit_wins_and_null_clears_it(api: Api) -> None:
+    learnt = RateLimit(model=MODEL, account=ACCOUNT, requests=500, source=LimitSource.HEADER, version=1)
+    api.container.rates.save_limit(RateLimit(model=MODEL, account=ACCOUNT), learnt)
+
+    lowered = put_model(api, {"requests": 60}).json
+    kept = put_model(api, {"tokens": 9_000}).json
+    cleared = put_model(api, {"requests": None, "tokens": None}).json
+
+    assert (lowered["requests"], lowered["source"], kept["requests"], kept["tokens"]) == (60, "header", 60, 9_000)
+    assert (cleared["requests"], cleared["tokens"], cleared["configured"]) == (500, None, {"requests": None, "tokens": None})
+
+
+def test_the_scheduler_looks_at_the_line_of_a_model_whose_limits_are_set(api: Api) -> None:
+    put_model(api, {"requests": 500})
+
+    assert visits(api) == [shard_of(f"rate:{MODEL}", api.container.scheduler_shards)]
+
+
+def test_the_scheduler_looks_at_the_line_of_a_circuit_that_is_closed_by_hand(api: Api) -> None:
+    assert api.call("POST", f"/circuits/{MODEL}/close", {}, "stage_admin").status == 200
+
+    assert visits(api) == [shard_of(f"circuit:{MODEL}", api.container.scheduler_shards)]
+
+
+def visits(api: Api) -> list[int]:
+    messages = [ShardMessage.from_json(message.body) for message in api.container.queues.receive(SCHEDULE, 100)]
+    return [message.shard for message in messages if message is not None]
+
+
+def test_a_key_of_one_tenant_sees_only_models_that_everybody_can_buy_or_that_its_jobs_wait_for(api: Api) -> None:
+    """The name of a fine-tuned model can tell about its owner."""
+    for model in (MODEL, "ft:gpt-4o:rival:secret", "ft:gpt-4o:acme:own"):
+        put_model(api, {"requests": 5}, quote(model, safe=""))
+    hold_in_line(api, "rate:ft:gpt-4o:acme:own", "acme")
+
+    def models(token: str) -> list[str]:
+        return [one["model"] for one in api.call("GET", "/limits", token=token).json["models"]]
+
+    assert models("viewer") == ["ft:gpt-4o:acme:own", MODEL]
+    assert models("stage_admin") == ["ft:gpt-4o:acme:own", "ft:gpt-4o:rival:secret", MODEL]
+
+
+def test_counts_of_waiting_jobs_are_bounded(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    put_model(api, {"requests": 500})
+    for tenant in ("a", "b", "c"):
+        hold_in_line(api, f"rate:{MODEL}", tenant)
+        hold_in_line(api, f"rate:{MODEL}", tenant)
+    monkeypatch.setattr(stage_limits, "MAX_COUNTED", 1)
+
+    waiting = api.call("GET", "/limits").json["models"][0]["waiting"]
+    assert (waiting["others"], waiting["more"]) == (3, True)
+
+    monkeypatch.setattr(stage_limits, "MAX_COUNTED", 500)
+    monkeypatch.setattr(stage_limits, "MAX_COUNTS", 1)
+    waiting = api.call("GET", "/limits").json["models"][0]["waiting"]
+    assert (waiting["others"], waiting["more"]) == (2, True)
+
+
+def test_types_with_limits_are_shown_with_what_runs_starts_and_waits(api: Api) -> None:
+    from dataclasses import replace
+
+    api.container.settings = replace(api.container.settings, type_limits=("general=3/6",))
+    api.container.rates.take("type", "general", 0, 2, api.container.clock.now())
+    hold_in_line(api, "type:general", "acme")
+    waiting = job(tenant="acme", user="carol")
+    api.container.jobs.create(waiting)
+    running = transitions.claim(waiting, 1, "lease#x", 5, slots=("y:general#0",))
+    assert running is not None
+    api.container.jobs.replace(waiting, running)
+
+    types = {one["job_type"]: one for one in api.call("GET", "/limits").json["types"]}
+
+    shown = types["general"]
+    assert (shown["concurrency"], shown["running"], shown["per_minute"], shown["starts"], shown["waiting"]["normal"]) == (3, 1, 6, 2, 1)
+
+
+@pytest.mark.parametrize(("token", "status"), [(None, 401), ("viewer", 403), ("user", 403), ("operator", 403), ("admin", 403)])
+def test_only_admins_of_all_tenants_set_limits_of_models(api: Api, token: str | None, status: int) -> None:
+    assert put_model(api, {"requests": 1}, token=token).status == status
+    assert api.container.rates.limits() == []
+
+
+@pytest.mark.parametrize("body", [{}, {"requests": 0}, {"requests": "5"}, {"tokens": 1.5}, {"tokens": 10**13}, {"weight": 1}])
+def test_invalid_limits_of_a_model_are_refused(api: Api, body: dict[str, Any]) -> None:
+    assert put_model(api, body).status == 400
+    assert api.container.rates.limits() == []

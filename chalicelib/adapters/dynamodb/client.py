@@ -255,9 +255,13 @@ def get(model: type[I], *key: str, consistent: bool = True) -> I | None:
         return None
 
 
-def count(model: type[I], partition: str, condition: Condition, limit: int) -> int:
-    """Count the items of a partition, up to `limit`, with one Query. PynamoDB's own reads on to the end."""
-    found = model._get_connection().query(partition, range_key_condition=condition, limit=limit, select="COUNT")
+def count(model: type[I], partition: str, condition: Condition | None, limit: int, index: str | None = None) -> int:
+    """Count the items of a partition of a table, or of an index, up to `limit`, with one Query.
+
+    PynamoDB's own reads on to the end.
+    """
+    connection = model._get_connection()
+    found = connection.query(partition, range_key_condition=condition, index_name=index, limit=limit, select="COUNT")
     return int(found["Count"])
 
 

@@ -16,7 +16,7 @@ from chalicelib.adapters.decoding import decode_readable
 from chalicelib.adapters.dynamodb import client as dynamodb
 from chalicelib.adapters.dynamodb.client import ConditionFailed, IntAttribute, Item, bound, decoded
 from chalicelib.adapters.dynamodb.jobs.item import JobItem
-from chalicelib.domain.jobs.index_keys import line_key
+from chalicelib.domain.jobs.index_keys import LINE_RANKS, line_key
 from chalicelib.domain.jobs.job import Job
 from chalicelib.domain.limits.held_job import HeldJob
 from chalicelib.domain.queues.causes import bucket_of, cause_mark
@@ -49,7 +49,7 @@ class ShardItem(Item):
 
 class DynamoLines:
     """Units: 1 to write a row or a shard, 1 for each 4 KB of rows (some forty), 0.5 for each 4 KB of
-    held jobs (some fifteen).
+    held jobs (some fifteen), counted or read.
     """
 
     def __init__(self, stage: str) -> None:
@@ -69,6 +69,11 @@ class DynamoLines:
         beyond = self._jobs.g_lk > after if after is not None else None
         found = self._jobs.by_line.query(line_key(tenant, cause), beyond, limit=limit, page_size=limit)
         return list(decode_readable(found, _held_job_of))
+
+    def count(self, cause: str, tenant: str, limit: int, *, before: str | None = None, lane: str | None = None) -> int:
+        key = self._jobs.g_lk
+        place = key < before if before is not None else key.startswith(f"{LINE_RANKS[lane]}#") if lane is not None else None
+        return dynamodb.count(self._jobs, line_key(tenant, cause), place, limit, index="by_line")
 
     def remove(self, line: Line) -> bool:
         try:

@@ -47,6 +47,11 @@ class MemoryLines:
         found = sorted((place_in_line(job), job) for job in jobs if after is None or place_in_line(job) > after)
         return [_held_job_of(job, place) for place, job in found[:limit]]
 
+    def count(self, cause: str, tenant: str, limit: int, *, before: str | None = None, lane: str | None = None) -> int:
+        held = self.held(cause, tenant, len(self.stale) + len(self._jobs.records))
+        counted = [job for job in held if (before is None or job.place < before) and lane in (None, job.lane)]
+        return min(limit, len(counted))
+
     def remove(self, line: Line) -> bool:
         with self._lock:
             stored = self.lines.get((line.cause, line.tenant))

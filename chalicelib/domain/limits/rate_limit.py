@@ -25,6 +25,7 @@ from chalicelib.domain.limits.sliding_window import Limits
 from chalicelib.domain.rate_headers import LimitHeaders, RateHeaders, Refusal
 from chalicelib.domain.units import Ms
 
+ACCOUNT = "stage"  # a stage has one OpenAI account: that of its key
 MAX_LIMIT = 10**12  # a greater number is no limit
 MOVED = 0.01  # by more than this part a limit has changed
 LOW_SHARE = 0.25  # of a limit that remains; below it the pace is lowered
@@ -91,9 +92,16 @@ class TooLarge:
         )
 
 
+def known_limits(limit: RateLimit, now: Ms) -> tuple[int | None, int | None]:
+    """Return the requests and tokens of a minute: what is configured, or what was learnt if that is lower."""
+    is_old = limit.source is LimitSource.MESSAGE and now - (limit.refused_at or 0) >= FORGOTTEN_MS
+    requests, tokens = (None, None) if is_old else (limit.requests, limit.tokens)
+    return _lower(requests, limit.configured_requests), _lower(tokens, limit.configured_tokens)
+
+
 def effective(limit: RateLimit, now: Ms) -> Limits:
     """Return what may start now, in each window."""
-    requests, tokens = _limits(limit, now)
+    requests, tokens = known_limits(limit, now)
     return Limits(
         requests=_part(requests, limit.windows),
         tokens=_part(tokens, limit.windows),
@@ -112,7 +120,7 @@ def current_factor(limit: RateLimit, now: Ms) -> float:
 
 def too_large(limit: RateLimit, tokens: int, now: Ms) -> TooLarge | None:
     """Return why a request of so many tokens can never start; None: it can."""
-    allowed = _part(_limits(limit, now)[1], limit.windows)
+    allowed = _part(known_limits(limit, now)[1], limit.windows)
     return TooLarge(limit.model, allowed, tokens) if allowed is not None and tokens > allowed else None
 
 
@@ -221,18 +229,11 @@ def _pace(limit: RateLimit, now: Ms) -> float:
 
 def _accepted(limit: RateLimit, accepted: int, now: Ms) -> float:
     """Return the factor after a refusal without numbers: nine tenths of what was accepted."""
-    requests, current = _limits(limit, now)[0], current_factor(limit, now)
+    requests, current = known_limits(limit, now)[0], current_factor(limit, now)
     if requests is None or accepted < MIN_ACCEPTED * requests:
         return current
     is_again = limit.refused_at is not None and now - limit.refused_at < AGAIN_MS
     return min(accepted / requests, current) * (AGAIN_PART if is_again else ACCEPTED_PART)
-
-
-def _limits(limit: RateLimit, now: Ms) -> tuple[int | None, int | None]:
-    """Return the requests and tokens of a minute: what is configured, or what was learnt if that is lower."""
-    is_old = limit.source is LimitSource.MESSAGE and now - (limit.refused_at or 0) >= FORGOTTEN_MS
-    requests, tokens = (None, None) if is_old else (limit.requests, limit.tokens)
-    return _lower(requests, limit.configured_requests), _lower(tokens, limit.configured_tokens)
 
 
 def _is_limit(value: int | None) -> bool:

@@ -14,6 +14,7 @@ from dataclasses import asdict
 from typing import Any
 
 from chalicelib.domain.jobs.job import Job, Status, Usage
+from chalicelib.domain.limits.waiting import JobWait, WaitLimit, start_by_record
 from chalicelib.domain.units import Ms, dollars, rfc3339
 
 Frame = dict[str, Any]
@@ -69,10 +70,13 @@ def gap(job: Job, requested: int, earliest: int | None, now: Ms) -> Frame:
     return {**_about(job, "gap", now), "requested": requested, "earliest": earliest}
 
 
-def state(job: Job, now: Ms) -> Frame | None:
+def state(job: Job, now: Ms, wait: JobWait | None = None) -> Frame | None:
     """The status of the job: `job_<status>` once it has ended, `retrying` or `held`.
 
     Returns None for other statuses, which have no frame.
+
+    Args:
+        wait: what is known of its wait; None: what the record tells.
     """
     if job.status.is_terminal:
         return {
@@ -86,8 +90,30 @@ def state(job: Job, now: Ms) -> Frame | None:
             "incomplete_details": incomplete_shape(job),
         }
     if job.status in (Status.RETRYING, Status.HELD):
-        return {**_about(job, job.status.value, now), "reason": job.reason, "until": rfc3339(job.resume_at), "length": job.length or 0}
+        until = {"until": rfc3339(job.resume_at), "length": job.length or 0}
+        return {**_about(job, job.status.value, now), "reason": job.reason, **wait_shape(job, now, wait), **until}
     return None
+
+
+def wait_shape(job: Job, now: Ms, wait: JobWait | None = None) -> dict[str, Any]:
+    """What a job waits for, and when it probably starts, as the public API shows it.
+
+    Args:
+        wait: what is known of its wait; None: what the record tells.
+    """
+    known = wait if wait is not None else JobWait(start_at=start_by_record(job, now))
+    return {
+        "cause": job.cause if job.is_in_line else None,
+        "limit": limit_shape(known.limit),
+        "estimated_start_at": rfc3339(known.start_at),
+    }
+
+
+def limit_shape(limit: WaitLimit | None) -> dict[str, Any] | None:
+    """A limit as the public API shows it, with what it is a limit of."""
+    if limit is None:
+        return None
+    return {name: value for name, value in asdict(limit).items() if value is not None} | {"kind": limit.kind.value}
 
 
 def closing(now: Ms) -> Frame:

@@ -32,7 +32,7 @@ def open_circuit(circuits: CircuitBreakers, log: Log, model: str, by: str, reaso
 
 
 def close_circuit(circuits: CircuitBreakers, log: Log, model: str, by: str, mark: str, now: Ms) -> CircuitBreaker:
-    """Close the circuit, forced or not. Held jobs resume at their next check.
+    """Close the circuit, forced or not. Its held jobs start when the scheduler is asked for a visit, or within a minute.
 
     A healthy circuit is left unchanged.
 

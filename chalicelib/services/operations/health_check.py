@@ -24,6 +24,7 @@ from chalicelib.domain.operations.health import (
 from chalicelib.domain.queues.lanes import JOB_QUEUES, STREAM
 from chalicelib.ports import CircuitBreakers, Leases, Prices
 from chalicelib.services.context import QueueContext
+from chalicelib.services.limits.stage_limits import is_public_model
 
 
 class HealthContext(QueueContext, Protocol):
@@ -55,13 +56,8 @@ def visible_circuits(ctx: HealthContext, caller: Caller) -> list[CircuitBreaker]
     The name of a model can tell about its owner, as that of a fine-tuned one does. So a caller of
     one tenant gets only models that its own jobs have used, and models that everybody can buy.
     """
-    tenant = tenant_mark(caller.tenant)
-
-    def is_public(model: str) -> bool:
-        return ":" not in model and ctx.prices.of(model) is not None
-
-    known = ctx.circuit_breakers.all()
-    return [one for one in known if caller.all_tenants or one.concerns(tenant) or is_public(one.model)]
+    tenant, known = tenant_mark(caller.tenant), ctx.circuit_breakers.all()
+    return [one for one in known if caller.all_tenants or one.concerns(tenant) or is_public_model(ctx.prices, one.model)]
 
 
 def _provider(ctx: HealthContext, caller: Caller) -> Part:

@@ -21,6 +21,7 @@ from chalicelib.domain.streaming.subscriptions import Subscription
 from chalicelib.domain.units import Ms
 from chalicelib.ports import ParallelMap
 from chalicelib.services.retrying import call_with_retry
+from chalicelib.services.scheduling.waits import describe_wait
 from chalicelib.services.streaming.subscriptions import StreamingContext, send_frame
 
 SEND_MS = 4_000  # of a post without an answer: a second to connect and three to read (`adapters/aws/client.py`)
@@ -49,7 +50,10 @@ def broadcast_states(ctx: BroadcastContext, jobs: Iterable[Job], until: Ms) -> i
     try:
         found = ctx.parallel_map(partial(_subscriptions_of, ctx, until), _watched(ctx, list(states), until))
         targets = [each for subscriptions in found for each in subscriptions or ()]
-        sent = ctx.parallel_map(lambda one: _send_states(ctx, states[one.job_id], until - SEND_MS, one), targets)
+        watched = list(dict.fromkeys(one.job_id for one in targets))
+        made = ctx.parallel_map(lambda job_id: _frames_of(ctx, states[job_id], until - SEND_MS), watched)
+        content = dict(zip(watched, made, strict=True))
+        sent = ctx.parallel_map(lambda one: _send_states(ctx, states[one.job_id][-1], content[one.job_id], until - SEND_MS, one), targets)
     except Exception as exc:  # noqa: BLE001 - it must not fail the batch, whose other consumers have done their work
         ctx.log("states_not_broadcast", jobs=len(states), error=exc)
         return 0
@@ -117,10 +121,20 @@ def _subscriptions_of(ctx: BroadcastContext, until: Ms, job_id: str) -> list[Sub
     return [each for each in found if each.expires_at > now]
 
 
-def _send_states(ctx: BroadcastContext, jobs: Sequence[Job], last_start: Ms, subscription: Subscription) -> int | None:
-    content = [frame for job in jobs if (frame := frames.state(job, ctx.clock.now())) is not None]
+def _send_states(ctx: BroadcastContext, job: Job, content: Sequence[Frame], last_start: Ms, subscription: Subscription) -> int | None:
     try:
-        return send_frames(ctx, subscription, content, last_start, lambda caller: caller.may_read_content(jobs[-1]))
+        return send_frames(ctx, subscription, content, last_start, lambda caller: caller.may_read_content(job))
     except Exception as exc:  # noqa: BLE001 - the other sockets get theirs
-        ctx.log("states_not_broadcast", job_id=jobs[-1].id, error=exc)
+        ctx.log("states_not_broadcast", job_id=job.id, error=exc)
         return None
+
+
+def _frames_of(ctx: BroadcastContext, jobs: Sequence[Job], last_start: Ms) -> list[Frame]:
+    """The frames of the states of a job. What it waits for now is read for the last one, if there is time."""
+    content = []
+    for job in jobs:
+        now = ctx.clock.now()
+        wait = describe_wait(ctx, job) if job is jobs[-1] and now < last_start else None
+        if (frame := frames.state(job, now, wait)) is not None:
+            content.append(frame)
+    return content

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from chalicelib.domain.errors import Detail, InvalidRequest, ResultExpired
 from chalicelib.domain.jobs.job import Job
+from chalicelib.domain.limits.waiting import JobWait
 from chalicelib.domain.streaming import frames
 from chalicelib.domain.streaming.frames import Frame
 from chalicelib.domain.streaming.subscriptions import LAST_OFFSET
@@ -56,8 +58,14 @@ class Position:
         return job.status.is_terminal and (self.attempt, self.ended) == (job.attempt, job.run)
 
 
-def events_since(chunks: Chunks, results: Results, job: Job, position: Position | None, now: Ms) -> list[tuple[Position, Frame]]:
-    """The events since `position` (None: a new client), each with the position after it."""
+def events_since(
+    chunks: Chunks, results: Results, job: Job, position: Position | None, now: Ms, describe: Callable[[Job], JobWait] | None = None
+) -> list[tuple[Position, Frame]]:
+    """The events since `position` (None: a new client), each with the position after it.
+
+    Args:
+        describe: returns what is known of the wait of a job; None: frames say what its record tells.
+    """
     at = Position(job.attempt, position.offset if position and position.attempt == job.attempt else 0)
     events = [(at, frame) for frame in _opening_frames(job, position, at.offset, now)]
     try:
@@ -70,8 +78,11 @@ def events_since(chunks: Chunks, results: Results, job: Job, position: Position 
         text_events = _text_events(job, part, now)
         events += text_events
         at = text_events[-1][0] if text_events else at
-    state = frames.state(job, now) if part is None or part.done else None
-    if state is not None and (job.status.is_terminal or position is None or position.version < job.version):
+    is_new = job.status.is_terminal or position is None or position.version < job.version
+    wait = describe(job) if describe is not None and is_new and job.is_in_line else None
+    has_text_left = part is not None and not part.done and job.attempt > 0
+    state = frames.state(job, now, wait) if not has_text_left else None
+    if state is not None and is_new:
         ended = job.run if job.status.is_terminal else 0
         events.append((Position(at.attempt, at.offset, 0 if ended else job.version, ended), state))
     return events

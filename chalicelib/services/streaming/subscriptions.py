@@ -28,12 +28,13 @@ from chalicelib.domain.streaming.socket_budget import (
 from chalicelib.domain.streaming.subscriptions import CONNECTION_TTL_MS, GRACE_MS, SUBSCRIPTIONS_PER_CONNECTION, Connection, Subscription
 from chalicelib.domain.text import MAX_FRAME_POINTS, split_text
 from chalicelib.ports import Chunks, Jobs, Results
+from chalicelib.services.scheduling.waits import WaitContext, describe_wait
 from chalicelib.services.streaming.drop_connection import drop_connection, drop_unreachable
 from chalicelib.services.streaming.read_text import read_text
 from chalicelib.services.streaming.socket_meter import MeterContext, admit_connection
 
 
-class StreamingContext(MeterContext, Protocol):
+class StreamingContext(MeterContext, WaitContext, Protocol):
     """What subscribing and broadcasting need.
 
     `caller_by_key_hash` returns the caller of an API key, None if it is revoked or has expired.
@@ -171,7 +172,7 @@ def replay_to_subscriber(ctx: StreamingContext, subscription: Subscription, job:
             send_frame(ctx, subscription, frames.tokens(job.id, job.attempt, job.version, offset, text, ctx.clock.now(), 0, None))
             offset += len(text)
         done = part.done or not part.text
-    state = frames.state(job, ctx.clock.now())
+    state = frames.state(job, ctx.clock.now(), describe_wait(ctx, job))
     if state is not None:
         send_frame(ctx, subscription, state)
 

@@ -33,7 +33,7 @@ from chalicelib.services.wake_up import send_wake_up
 from chalicelib.services.worker.admission.api_key_gate import hold_if_not_configured
 from chalicelib.services.worker.admission.circuit_gate import close_on_first_token, record_outcome
 from chalicelib.services.worker.admission.gates import announce_hold, join_line
-from chalicelib.services.worker.admission.rate_gate import give_back, learn_from_refusal
+from chalicelib.services.worker.admission.rate_gate import give_back, learn_from_refusal, wait_for_rate
 from chalicelib.services.worker.admission.refused_fallback import refused_fallback, skip_refused_fallback
 from chalicelib.services.worker.attempt import Attempt
 from chalicelib.services.worker.background import background
@@ -235,7 +235,7 @@ class AttemptRunner:
             return
         if job.status in (Status.COMPLETED, Status.INCOMPLETE):
             attempt.output.tracker.end(ctx.clock.now())
-        attempt.finish(job, frames.state(job, ctx.clock.now()))
+        attempt.finish(job, frames.state(job, ctx.clock.now(), wait_for_rate(ctx, job)))
         self._log_end(job, evaluation)
         try:
             if job.status is Status.RETRYING:

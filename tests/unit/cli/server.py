@@ -153,7 +153,7 @@ class FakeServer:
             case "GET /jobs":
                 return Answer(body={"data": [self.record(links)], "next_cursor": None})
         if not route.split(" ")[1].startswith(f"/jobs/{JOB}"):
-            return error(404, "job_not_found", f"No job {route.split('/')[2]} here.")
+            return error(404, "job_not_found", f"No job {route.split('/')[-1]} here.")
         return self.job_answer(route.removesuffix("/").split(JOB)[1], query, headers, links)
 
     def job_answer(self, subpath: str, query: Json, headers: Json, links: Json) -> Answer:

@@ -175,6 +175,14 @@ class Garbage:
                 "bulk_id": "b",
                 "status": "running",
             }
+        if path.endswith("/explain"):
+            return {"job_id": JOB, "status": "held", "events": [{"at": "2026-01-01T00:00:00.000Z", "what": "wait", "sentence": "It [/x]"}]}
+        if path.startswith("/limits"):
+            waiting = {"urgent": 1, "others": 2, "by_tenant": {"b": 2}, "more": True}
+            model = {"model": "m", "requests": 500, "used": {"requests": 3}, "source": "header", "waiting": waiting}
+            tenant = {"tenant": "acme", "weight": 1.0, "fair_by": "tenant", "shards": 1}
+            types = [{"job_type": "t", "per_minute": 3, "waiting": waiting}]
+            return {**tenant, **model, "limits": tenant, "tenants": [tenant], "models": [model], "types": types}
         if path.startswith(("/circuits/", "/bulk/", "/uploads")):
             return {"model": "m", "state": "open", "matched": 0, "url": "http://x", "headers": {}, "upload_id": "up_1"}
         return deliveries if path.endswith("/deliveries") else None

@@ -54,3 +54,45 @@ def test_set_sends_only_what_is_given(server: FakeServer, capsys: pytest.Capture
 def test_set_refuses_what_makes_no_sense_before_it_sends(server: FakeServer, wrong: list[str]) -> None:
     assert run("limits", "set", "acme", *wrong) == 2
     assert server.requests == []
+
+
+WAITING = {"urgent": 1, "high": 0, "normal": 0, "low": 2, "others": 7, "by_tenant": None, "more": False}
+GPT: dict[str, Any] = {
+    "model": "gpt-4o-mini",
+    "requests": 500,
+    "tokens": 200_000,
+    "configured": {"requests": 500, "tokens": None},
+    "source": "header",
+    "used": {"requests": 123, "tokens": 45_000},
+    "blocked_until": None,
+    "waiting": WAITING,
+}
+EXPORT: dict[str, Any] = {"job_type": "export", "per_minute": None, "concurrency": 3, "running": 2, "starts": None, "waiting": WAITING}
+
+
+def test_limits_of_models_and_types_are_shown_with_use_and_who_waits(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
+    everywhere = GPT | {"model": "o3", "waiting": WAITING | {"by_tenant": {"acme": 3, "other": 4}, "more": True}}
+    body = {"success": True, "limits": ACME, "tenants": None, "models": [GPT, everywhere], "types": [EXPORT]}
+    server.plan("GET /limits", Answer(body=body))
+
+    assert run("limits") == 0
+
+    shown = capsys.readouterr().out
+    words = ("123 of 500", "45000 of 200000", "header", "urgent 1, low 2", "7", "acme 3, other 4 or more", "export", "2 of 3")
+    assert [word for word in words if word not in shown] == []
+
+
+def test_set_model_sends_only_what_is_given(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
+    server.plan("PUT /limits/models/ft%3Aa%2Fb", Answer(body=GPT))
+
+    assert run("limits", "set-model", "ft:a/b", "--requests", "500", "--tokens", "none") == 0
+
+    (sent,) = server.sent("PUT /limits/models/ft%3Aa%2Fb")
+    assert sent[3] == {"requests": 500, "tokens": None}
+    assert "123 of 500" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("wrong", [[], ["--requests", "many"], ["--tokens", "-5"]])
+def test_set_model_refuses_what_makes_no_sense_before_it_sends(server: FakeServer, wrong: list[str]) -> None:
+    assert run("limits", "set-model", "gpt-4o", *wrong) == 2
+    assert server.requests == []

@@ -230,6 +230,7 @@ REQUEST_BODIES: dict[str, str] = {
     "POST /uploads": "Upload",
     "POST /circuits/{model}/open": "CircuitReason",
     "POST /circuits/{model}/close": "CircuitReason",
+    "PUT /limits/models/{model}": "ModelLimits",
     "PUT /limits/tenants/{tenant}": "TenantLimits",
     "POST /queues/{queue}/pause": "QueuePause",
     "POST /queues/{queue}/resume": "QueueResume",
@@ -243,6 +244,7 @@ REQUEST_BODIES: dict[str, str] = {
     "POST /batches/{batch_id}/retry-failed": "RetryFailed",
 }
 REQUIRED_BODIES = frozenset(["Submission", "Change", "Bulk.request", "FailedJobs", "Upload", "WebhookTest", "TenantLimits"]) | {
+    "ModelLimits",
     "QueuePause",
     "Pause.request",
 }
@@ -257,6 +259,7 @@ REQUEST_SCHEMAS: dict[str, Schema] = {
     "StreamTicket": TICKET,
     "Upload": closed({"content_type": optional({"enum": FILE_TYPES}), "size": schemas.UPLOAD["properties"]["size"]}, required=["size"]),
     "CircuitReason": schemas.CIRCUIT,
+    "ModelLimits": schemas.MODEL_LIMITS,
     "TenantLimits": schemas.TENANT_LIMITS,
     "QueuePause": _pause(schemas.QUEUE_PAUSE),
     "QueueResume": schemas.QUEUE_RESUME,

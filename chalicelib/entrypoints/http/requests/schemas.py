@@ -6,6 +6,7 @@ from chalicelib.domain.jobs.bulk_operation import BulkAction
 from chalicelib.domain.jobs.dependencies import MAX_PARENTS, POLICIES
 from chalicelib.domain.jobs.job import Status
 from chalicelib.domain.limits.pauses import MAX_REASON_LENGTH
+from chalicelib.domain.limits.rate_limit import MAX_LIMIT
 from chalicelib.domain.limits.tenant_limits import MAX_CONCURRENCY, MAX_QUEUED, MAX_WEIGHT, MIN_WEIGHT, QUEUED
 from chalicelib.domain.notifications.recipients import MAX_ADDRESSES, MAX_RECIPIENTS
 from chalicelib.domain.notifications.webhook_url import MAX_URL_LENGTH
@@ -79,6 +80,9 @@ TENANT_LIMITS: Schema = closed(
     },
     minProperties=1,
 )
+
+_A_MINUTE: Schema = {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT}
+MODEL_LIMITS: Schema = closed({"requests": optional(_A_MINUTE), "tokens": optional(_A_MINUTE)}, minProperties=1)
 
 CHANGE: Schema = closed(
     {

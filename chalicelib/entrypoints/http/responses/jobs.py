@@ -9,9 +9,10 @@ from chalicelib.domain.jobs.job import Job, Status
 from chalicelib.domain.jobs.job_type import NO_MODEL
 from chalicelib.domain.jobs.queue_routing import queue_of
 from chalicelib.domain.jobs.spec import JobSpec
+from chalicelib.domain.limits.waiting import JobWait
 from chalicelib.domain.metrics.estimate import waiting_ms
 from chalicelib.domain.queues.lanes import JOB_QUEUES
-from chalicelib.domain.streaming.frames import error_shape, incomplete_shape, usage_shape
+from chalicelib.domain.streaming.frames import error_shape, incomplete_shape, usage_shape, wait_shape
 from chalicelib.domain.units import Ms, dollars, rfc3339, seconds
 from chalicelib.services.jobs.submit_job import Accepted
 
@@ -72,10 +73,20 @@ def model(name: str | None) -> str | None:
     return None if name == NO_MODEL else name
 
 
-def record(job: Job, spec: JobSpec | None, ws_url: str | None, *, content: bool, prompt: bool = False) -> Shape:
+def record(
+    job: Job,
+    spec: JobSpec | None,
+    ws_url: str | None,
+    *,
+    now: Ms,
+    wait: JobWait | None = None,
+    content: bool,
+    prompt: bool = False,
+) -> Shape:
     """A job record.
 
     Args:
+        wait: what is known of its wait; None: what the record tells.
         content: False for a viewer; text written by users or models is null then.
         prompt: include `prompt` and `input`.
     """
@@ -87,6 +98,7 @@ def record(job: Job, spec: JobSpec | None, ws_url: str | None, *, content: bool,
         "job_type": job.type,
         "status": job.status.value,
         "reason": job.reason,
+        **wait_shape(job, now, wait),
         "priority": job.lane,
         "queue": job.queue,
         "run": job.run,

@@ -8,22 +8,34 @@ from chalicelib.domain.execution.transcript import Chunk
 from chalicelib.domain.jobs.job import Job, Status
 from chalicelib.domain.jobs.queue_routing import queue_of
 from chalicelib.domain.jobs.transitions import waits_for_parents
+from chalicelib.domain.limits.waiting import JobWait
 from chalicelib.domain.metrics.estimate import waiting_ms
 from chalicelib.domain.metrics.throughput import UNMEASURED, Throughput
 from chalicelib.domain.queues.lanes import JOB_QUEUES
+from chalicelib.domain.streaming.frames import wait_shape
 from chalicelib.domain.units import Ms, parse_rfc3339, rfc3339, seconds
 from chalicelib.entrypoints.http.responses.jobs import Shape, first_queued_at, percentage
 from chalicelib.entrypoints.http.responses.pauses import job_pause
 
 
-def status(job: Job, last: Chunk | None, position: int | None, now: Ms, speed: Throughput = UNMEASURED, *, content: bool = True) -> Shape:
-    """The status of a job. `speed`: the measured throughput of its type and model."""
+def status(
+    job: Job,
+    last: Chunk | None,
+    position: int | None,
+    now: Ms,
+    speed: Throughput = UNMEASURED,
+    *,
+    wait: JobWait | None = None,
+    content: bool = True,
+) -> Shape:
+    """The status of a job. `speed`: the measured throughput of its type and model; `wait`: what is known of its wait."""
     known = last.progress if last else {}
     remaining = remaining_seconds(job, known, position, now)
     return {
         "job_id": job.id,
         "status": job.status.value,
         "reason": job.reason,
+        **wait_shape(job, now, wait),
         "paused": job_pause(job, now, content=content),
         "run": job.run,
         "attempt": job.attempt,
@@ -37,7 +49,16 @@ def status(job: Job, last: Chunk | None, position: int | None, now: Ms, speed: T
     }
 
 
-def progress(job: Job, last: Chunk | None, position: int | None, now: Ms, *, content: bool, speed: Throughput = UNMEASURED) -> Shape:
+def progress(
+    job: Job,
+    last: Chunk | None,
+    position: int | None,
+    now: Ms,
+    *,
+    content: bool,
+    speed: Throughput = UNMEASURED,
+    wait: JobWait | None = None,
+) -> Shape:
     """Status and progress as of the last stored chunk; null for what is not known yet."""
     known = last.progress if last else {}
     stages = known.get("stages", [])
@@ -45,7 +66,7 @@ def progress(job: Job, last: Chunk | None, position: int | None, now: Ms, *, con
     if not content:
         milestones = [{**milestone, "description": None} for milestone in milestones]
     return {
-        **status(job, last, position, now, speed, content=content),
+        **status(job, last, position, now, speed, wait=wait, content=content),
         "stages": [_closed(stage, job) for stage in stages] if job.status is Status.COMPLETED else stages,
         "milestones": milestones,
         **{

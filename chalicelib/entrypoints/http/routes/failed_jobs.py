@@ -32,7 +32,8 @@ def listing(request: ApiRequest) -> ApiResponse:
     ctx, filters = request.container, job_requests.filters(request, status=Status.FAILED.value)
     limit, cursor = job_requests.number(request, "limit", 20, 1, 100), request.query.get("cursor")
     page = list_jobs(ctx.jobs, ctx.log, request.caller, filters, limit, cursor)
-    rows = [job_responses.record(job, None, ctx.endpoints.get("ws_url"), content=True) for job in page.jobs]
+    ws_url, now = ctx.endpoints.get("ws_url"), ctx.clock.now()
+    rows = [job_responses.record(job, None, ws_url, now=now, content=True) for job in page.jobs]
     dead_letters = _dead_letters(ctx.queues) if request.caller.all_tenants and not cursor else None
     return ApiResponse(
         body={"data": rows, "next_cursor": page.next_cursor, "scanned_until": rfc3339(page.scanned_until), "dead_letters": dead_letters}

@@ -13,17 +13,23 @@ from chalicelib.domain.errors import Detail, InvalidRequest
 from chalicelib.domain.execution.transcript import Chunk
 from chalicelib.domain.jobs.job import Job, Status
 from chalicelib.domain.jobs.queue_routing import queue_of
+from chalicelib.domain.limits.waiting import JobWait
+from chalicelib.domain.metrics.estimate import waiting_ms
 from chalicelib.domain.metrics.throughput import UNMEASURED, Throughput
+from chalicelib.domain.queues.lanes import JOB_QUEUES
 from chalicelib.entrypoints.http.requests import jobs as job_requests
 from chalicelib.entrypoints.http.responses import jobs as job_responses
 from chalicelib.entrypoints.http.responses import progress as progress_responses
 from chalicelib.entrypoints.http.responses import results as result_responses
+from chalicelib.entrypoints.http.responses.explanation import explanation_shape
 from chalicelib.entrypoints.http.responses.graph import graph_shape
 from chalicelib.entrypoints.http.responses.jobs import Shape
 from chalicelib.entrypoints.http.responses.result_response import result_response
 from chalicelib.entrypoints.http.server import ApiRequest, ApiResponse, endpoint
 from chalicelib.services.dependencies.read_graph import read_graph
 from chalicelib.services.files.downloads import find_object
+from chalicelib.services.jobs.explain_job import explain_job
+from chalicelib.services.scheduling.waits import describe_wait
 from chalicelib.services.streaming.long_polling import ReaderPresence, long_poll
 from chalicelib.services.streaming.read_text import read_text
 
@@ -57,7 +63,9 @@ def read(request: ApiRequest, job_id: str) -> ApiResponse:
     content = request.caller.may_read_content(view.job)
     spec = ctx.job_specs.get(view.job.id) if content else None
     prompt = "prompt" in job_requests.included(request, ("prompt",))
-    shape = job_responses.record(view.job, spec, ctx.endpoints.get("ws_url"), content=content, prompt=prompt)
+    now, position = ctx.clock.now(), _position(ctx, view.job)
+    wait = _wait_of(ctx, view.job, position)
+    shape = job_responses.record(view.job, spec, ctx.endpoints.get("ws_url"), now=now, wait=wait, content=content, prompt=prompt)
     return ApiResponse(body=shape, headers={"ETag": view.etag})
 
 
@@ -77,14 +85,15 @@ def progress(request: ApiRequest, job_id: str) -> ApiResponse:
     view = _view(request, job_id)
     if _is_known(request, view):
         return _not_modified(view)
-    content = request.caller.may_read_content(view.job)
+    content, position = request.caller.may_read_content(view.job), _position(request.container, view.job)
     shape = progress_responses.progress(
         view.job,
         view.last,
-        _position(request.container, view.job),
+        position,
         request.container.clock.now(),
         content=content,
         speed=_throughput(request.container, view),
+        wait=_wait_of(request.container, view.job, position),
     )
     return ApiResponse(body=shape, headers={"ETag": view.etag})
 
@@ -155,6 +164,16 @@ def attempts(request: ApiRequest, job_id: str) -> ApiResponse:
     return ApiResponse(body=result_responses.attempts(job, request.container.results.attempts(job.id)))
 
 
+@endpoint(blueprint, "GET", "/jobs/{job_id}/explain", Role.VIEWER)
+def explain(request: ApiRequest, job_id: str) -> ApiResponse:
+    """Tell in sentences what a job waited for, what was tried and decided, what it waits for now, or how it ended."""
+    ctx = request.container
+    job = request.caller.require_visible(ctx.jobs.get(job_id), job_id)
+    position = _position(ctx, job)
+    events = explain_job(ctx, job, position, _wait_of(ctx, job, position), content=request.caller.may_read_content(job))
+    return ApiResponse(body=explanation_shape(job, events))
+
+
 @endpoint(blueprint, "GET", "/jobs/{job_id}/graph", Role.VIEWER)
 def graph(request: ApiRequest, job_id: str) -> ApiResponse:
     """Get a job's dependency graph: its parents and dependents with their status."""
@@ -206,8 +225,16 @@ def _position(ctx: Container, job: Job) -> int | None:
 
 
 def _status_shape(ctx: Container, view: View, *, content: bool = True) -> Shape:
-    speed = _throughput(ctx, view)
-    return progress_responses.status(view.job, view.last, _position(ctx, view.job), ctx.clock.now(), speed, content=content)
+    position = _position(ctx, view.job)
+    speed, wait = _throughput(ctx, view), _wait_of(ctx, view.job, position)
+    return progress_responses.status(view.job, view.last, position, ctx.clock.now(), speed, wait=wait, content=content)
+
+
+def _wait_of(ctx: Container, job: Job, position: int | None) -> JobWait:
+    """What is known of a job's wait: in its queue, in a line, or for a time."""
+    if position is not None:
+        return JobWait(start_at=ctx.clock.now() + waiting_ms(JOB_QUEUES[queue_of(job)], position - 1))
+    return describe_wait(ctx, job)
 
 
 def _throughput(ctx: Container, view: View) -> Throughput:

@@ -109,8 +109,8 @@ def listing(request: ApiRequest) -> ApiResponse:
     ctx = request.container
     limit = job_requests.number(request, "limit", 20, 1, 100)
     page = list_jobs(ctx.jobs, ctx.log, request.caller, job_requests.filters(request), limit, request.query.get("cursor"), ctx.row_count)
-    ws_url = ctx.endpoints.get("ws_url")
-    rows = [job_responses.record(job, None, ws_url, content=request.caller.may_read_content(job)) for job in page.jobs]
+    ws_url, now = ctx.endpoints.get("ws_url"), ctx.clock.now()
+    rows = [job_responses.record(job, None, ws_url, now=now, content=request.caller.may_read_content(job)) for job in page.jobs]
     return ApiResponse(body={"data": rows, "next_cursor": page.next_cursor, "scanned_until": rfc3339(page.scanned_until)})
 
 
@@ -121,7 +121,7 @@ def change(request: ApiRequest, job_id: str) -> ApiResponse:
     edit, metadata = job_requests.change(request.json(), ctx.clock.now())
     job = _own_job(request, job_id)
     changed = edit_job(request.container, job, edit, metadata, job_requests.versions(request))
-    shape = job_responses.record(changed, ctx.job_specs.get(job.id), ctx.endpoints.get("ws_url"), content=True)
+    shape = job_responses.record(changed, ctx.job_specs.get(job.id), ctx.endpoints.get("ws_url"), now=ctx.clock.now(), content=True)
     return ApiResponse(body=shape, headers={"ETag": job_responses.etag(changed)})
 
 

@@ -12,18 +12,34 @@ from chalicelib.domain.units import rfc3339
 from chalicelib.entrypoints.http.requests import jobs as job_requests
 from chalicelib.entrypoints.http.requests import schemas
 from chalicelib.entrypoints.http.requests.names import name_in_path
+from chalicelib.entrypoints.http.responses import limits as limits_responses
 from chalicelib.entrypoints.http.server import ApiRequest, ApiResponse, Effect, endpoint
 from chalicelib.services.limits.manage_limits import TenantUse, set_limits, view_limits
+from chalicelib.services.limits.stage_limits import set_model_limits, view_models, view_types
 
 blueprint = Blueprint(__name__)
 
 
 @endpoint(blueprint, "GET", "/limits", Role.VIEWER)
 def limits(request: ApiRequest) -> ApiResponse:
-    """Get the limits that concern the key's tenant, and how much of them is used; or those of all tenants."""
-    view = view_limits(request.container, request.caller)
-    tenants = [_tenant(use, names=True) for use in view.tenants] if view.tenants is not None else None
-    return ApiResponse(body={"limits": _tenant(view.tenant, names=request.caller.all_tenants), "tenants": tenants})
+    """Get the limits of the key's tenant, or of all tenants, and those of models and job types; how much is used, and who waits."""
+    ctx, caller = request.container, request.caller
+    view = view_limits(ctx, caller)
+    body = {
+        "limits": _tenant(view.tenant, names=caller.all_tenants),
+        "tenants": [_tenant(use, names=True) for use in view.tenants] if view.tenants is not None else None,
+        "models": [limits_responses.model(use) for use in view_models(ctx, caller)],
+        "types": [limits_responses.job_type(use) for use in view_types(ctx, caller)],
+    }
+    return ApiResponse(body=body)
+
+
+@endpoint(blueprint, "PUT", "/limits/models/{model}", Role.ADMIN, effect=Effect.STAGE)
+def set_limits_of_model(request: ApiRequest, model: str) -> ApiResponse:
+    """Set the requests and tokens a minute of a model; what the request does not name stays, null means as learnt from OpenAI."""
+    name = name_in_path(model, "model")
+    body = job_requests.check(schemas.MODEL_LIMITS, request.json())
+    return ApiResponse(body=limits_responses.model(set_model_limits(request.container, request.caller, name, body)))
 
 
 @endpoint(blueprint, "PUT", "/limits/tenants/{tenant}", Role.ADMIN, effect=Effect.STAGE)

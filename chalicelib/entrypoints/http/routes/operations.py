@@ -9,6 +9,7 @@ from chalice import Blueprint
 from chalicelib.domain.auth.identity import Role
 from chalicelib.domain.limits.circuit_breaker import CircuitBreaker, CircuitState, tenant_mark
 from chalicelib.domain.operations.health import Level, Part
+from chalicelib.domain.queues.causes import CauseKind, cause_of
 from chalicelib.domain.units import rfc3339
 from chalicelib.entrypoints.http.requests import jobs as job_requests
 from chalicelib.entrypoints.http.requests import schemas
@@ -17,6 +18,7 @@ from chalicelib.entrypoints.http.server import ApiRequest, ApiResponse, Effect, 
 from chalicelib.observability import record
 from chalicelib.services.operations.force_circuit import close_circuit, open_circuit
 from chalicelib.services.operations.health_check import check_health, visible_circuits
+from chalicelib.services.scheduling.visits import ask_for_visit
 
 blueprint = Blueprint(__name__)
 
@@ -53,6 +55,7 @@ def force_close(request: ApiRequest, model: str) -> ApiResponse:
     ctx, name = request.container, name_in_path(model, "model")
     job_requests.check(schemas.CIRCUIT, request.json())
     circuit = close_circuit(ctx.circuit_breakers, record, name, request.caller.user, ctx.new_id(), ctx.clock.now())
+    ask_for_visit(ctx, cause_of(CauseKind.CIRCUIT, name))  # also if it was closed already: perhaps the last request could not ask
     return ApiResponse(body=_circuit(circuit, request))
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from chalice import Blueprint
 
 from chalicelib.domain.auth.identity import Role
@@ -13,6 +15,7 @@ from chalicelib.entrypoints.http.requests import jobs as job_requests
 from chalicelib.entrypoints.http.requests import schemas
 from chalicelib.entrypoints.http.server import ApiRequest, ApiResponse, endpoint
 from chalicelib.services.auth.authenticate import issue_ticket
+from chalicelib.services.scheduling.waits import describe_wait
 from chalicelib.services.streaming.long_polling import ReaderPresence, long_poll
 from chalicelib.services.streaming.read_events import Position, events_since
 
@@ -48,7 +51,7 @@ def stream(request: ApiRequest, job_id: str) -> ApiResponse:
 
     def check() -> list[tuple[Position, frames.Frame]] | None:
         current = ctx.jobs.get(job.id) or job
-        events = events_since(ctx.chunks, ctx.results, current, position, ctx.clock.now())
+        events = events_since(ctx.chunks, ctx.results, current, position, ctx.clock.now(), partial(describe_wait, ctx))
         if not events:
             reader.announce(current)
         return events or None

@@ -17,8 +17,9 @@ from chalicelib.domain.failures import ProviderRateLimited
 from chalicelib.domain.jobs.job import Job
 from chalicelib.domain.limits import rate_limit as rules
 from chalicelib.domain.limits.admission import HoldReason, RateTaken, WaitUntil
-from chalicelib.domain.limits.rate_limit import RateLimit, TooLarge
+from chalicelib.domain.limits.rate_limit import ACCOUNT, RateLimit, TooLarge
 from chalicelib.domain.limits.sliding_window import CEILINGS, fits, free_at, used
+from chalicelib.domain.limits.waiting import JobWait, limit_of_model, start_by_record
 from chalicelib.domain.queues.causes import CauseKind, cause_of, kind_of, subject_of
 from chalicelib.domain.queues.wakeup import Grant
 from chalicelib.domain.rate_headers import RateHeaders, Refusal
@@ -27,7 +28,6 @@ from chalicelib.services.compare_and_swap import update_async
 from chalicelib.services.worker.attempt import Attempt
 from chalicelib.services.worker.context import WorkerContext
 
-ACCOUNT = "stage"  # a stage has one OpenAI account: that of its key
 CACHE_TTL_MS = 2_000
 LIMITED_CACHE_TTL_MS = 500  # while a model may start nothing: who starts after that must see the next refusal soon
 LINE_TTL_MS = 1_000  # how long an environment remembers whether a tenant has a line
@@ -123,6 +123,16 @@ async def give_back(ctx: WorkerContext, taken: RateTaken | None) -> None:
         await ctx.offload(ctx.rates.give_back, ACCOUNT, taken.model, taken.tokens, 1, taken.at)
     except Exception as exc:  # noqa: BLE001 - a minute of the limit is lost, and nothing else
         ctx.log("rate_limits_unavailable", error=exc)
+
+
+def wait_for_rate(ctx: WorkerContext, job: Job) -> JobWait | None:
+    """Return what is known of the wait of a job in the line of a model, without a request; None: it is in no such line."""
+    if job.cause is None or not job.is_in_line or kind_of(job.cause) is not CauseKind.RATE:
+        return None
+    model, now = subject_of(job.cause), ctx.clock.now()
+    known = ctx.local_state.rate_limits.get(model)
+    limit = limit_of_model(model, rules.effective(known, now), (), job.tokens, now) if known is not None else None
+    return JobWait(limit=limit, start_at=start_by_record(job, now))
 
 
 async def learn_from_answer(ctx: WorkerContext, model: str, headers: RateHeaders | None) -> None:

@@ -9,9 +9,8 @@ import pytest
 from chalicelib.domain.failures import AttemptFailed, ProviderRateLimited, ProviderUnavailable, StreamCut
 from chalicelib.domain.jobs.job import Status
 from chalicelib.domain.limits.circuit_breaker import CircuitBreaker, CircuitState
-from chalicelib.domain.limits.rate_limit import RateLimit
+from chalicelib.domain.limits.rate_limit import ACCOUNT, RateLimit
 from chalicelib.domain.rate_headers import Refusal
-from chalicelib.services.worker.admission.rate_gate import ACCOUNT
 from tests.kit.failing_store import refusing
 from tests.kit.live_stage import run_until
 from tests.kit.provider import Script
