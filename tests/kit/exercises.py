@@ -32,6 +32,7 @@ from chalicelib.adapters.runtime.clock import SystemClock
 from chalicelib.adapters.s3 import files
 from chalicelib.domain.auth.identity import Key, Role
 from chalicelib.domain.failures import RequestRefused
+from chalicelib.domain.limits.rate_limit import ACCOUNT as ACCOUNT_OF_STAGE
 from chalicelib.domain.limits.rate_limit import RateLimit
 from chalicelib.domain.queues.lanes import LANES, WORK, dead_letter_queue_name, queue_name
 from chalicelib.domain.queues.wakeup import WakeUp
@@ -42,7 +43,6 @@ from chalicelib.ports import QueueMessage, WebhookResponse
 from chalicelib.services.auth.authenticate import secret_hash
 from chalicelib.services.jobs import bulk_operations
 from chalicelib.services.streaming import prune_connections
-from chalicelib.services.worker.admission.rate_gate import ACCOUNT as ACCOUNT_OF_STAGE
 from chalicelib.services.worker.process_messages import process_messages
 from chalicelib.settings import Settings
 from infra.naming import bucket_name, openai_secret_name, table_name
