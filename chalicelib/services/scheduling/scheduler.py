@@ -32,6 +32,7 @@ from chalicelib.domain.limits.releases import choose_releases, job_cost, standin
 from chalicelib.domain.limits.sliding_window import Limits
 from chalicelib.domain.queues.causes import BUCKETS, MISSING_KEY, CauseKind, kind_of, subject_of
 from chalicelib.domain.queues.lanes import READY
+from chalicelib.domain.queues.release_room import MAX_WAITING, ReleaseRoom
 from chalicelib.domain.queues.wakeup import Grant, WakeUp
 from chalicelib.domain.units import Ms
 from chalicelib.ports import Line, Shard
@@ -53,7 +54,7 @@ SLEEP_MS = 20_000  # a loop ends if no cause can be over sooner
 LINGER_MS = 5_000  # and if no job was held for so long
 IN_FLIGHT_MS = 2_000  # how long after its release a job may not have taken its slot yet
 MAX_TENANTS = 32  # of a cause that are looked at in one round
-MAX_READY = 100  # messages in the queue `ready`, with which nothing more is released
+UNSEEN_MS = 3_000  # how long the depth of a queue may not show yet what was sent
 SUSPICIOUS_RELEASES = 3  # after so many releases the record of a job is read: perhaps it is in no line any more
 POSITION_MS = 10_000  # how often the virtual times of a cause are stored
 
@@ -104,6 +105,7 @@ class ShardLoop:
         self._rows_at, self._net_at = 0, 0
         self._looked_at = 0  # when the last look at everything began
         self._lease, self._has_ended = asyncio.Lock(), False  # its lease is not renewed when it was given up
+        self._ready = ReleaseRoom()
         self._sent: list[Ms] = []  # when wake-ups were sent that the depth of the queue does not show yet
 
     async def run(self) -> None:
@@ -351,11 +353,11 @@ class ShardLoop:
         return self._shard.until - now >= SAFE_MS and now < self._until
 
     async def _room(self, now: Ms) -> int:
-        """Return how many more jobs the queue `ready` may take."""
+        """Return how many more jobs the queue `ready` may take, so that no grant expires in it."""
         ctx = self._ctx
-        self._sent = [at for at in self._sent if now - at < 3_000]
+        self._sent = [at for at in self._sent if now - at < UNSEEN_MS]
         depth: int = await ctx.offload(ctx.queues.depth, READY.name)
-        return max(0, MAX_READY - depth - len(self._sent))
+        return self._ready.room(depth, now) if depth else max(0, MAX_WAITING - len(self._sent))
 
     async def _release_some(self, queue: _Queue, opening: Opening, limit: int, now: Ms) -> int:
         """Release up to so many jobs of a cause. Returns how many."""
@@ -418,7 +420,9 @@ class ShardLoop:
             by_queue.setdefault(name, []).append((WakeUp(job.job_id, job.generation, grant), job.tenant))
         for name, wake_ups in by_queue.items():
             await ctx.offload(ctx.queues.send_released, name, wake_ups)
-        self._sent += [ctx.clock.now()] * len(by_queue.get(READY.name, ()))
+        sent = len(by_queue.get(READY.name, ()))
+        self._ready.sent(sent)
+        self._sent += [ctx.clock.now()] * sent
 
     async def _is_in_line(self, job: HeldJob) -> bool:
         """Whether a job that was released again and again is still held; if not, take it out of the index."""
