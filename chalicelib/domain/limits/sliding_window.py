@@ -81,6 +81,11 @@ class Limits:
     pace: float = 1.0  # how much of the usual pace is kept at present
     blocked_until: Ms | None = None  # nothing starts before
 
+    @property
+    def is_limited(self) -> bool:
+        """Whether any limit is known."""
+        return self.requests is not None or self.tokens is not None
+
     def can_pass(self, tokens: int) -> bool:
         """Whether a request of so many tokens is within the limits if it is alone."""
         return self.tokens is None or tokens <= self.tokens

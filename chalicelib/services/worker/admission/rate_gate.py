@@ -79,7 +79,7 @@ async def ask_rate(
     allowed = rules.effective(limit, now)
     if (allowed.blocked_until or 0) > now:
         return WaitUntil(allowed.blocked_until, HoldReason.RATE_LIMITED, cause)
-    if not may_take or (allowed.requests is None and allowed.tokens is None):
+    if not may_take or not allowed.is_limited:
         return Unlimited()
     if (refused := rules.too_large(limit, job.tokens, now)) is not None:
         return refused
