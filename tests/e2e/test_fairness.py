@@ -32,15 +32,17 @@ def test_single_jobs_beside_five_thousand_of_another_tenant_take_at_most_three_t
         {"prompt": f"row {number}", **({"priority": "urgent"} if number < URGENT_ROWS else {})} for number in range(ROWS + URGENT_ROWS)
     ]
     batch = Batches(big).submit(json.dumps({"items": items, "config": model.config}).encode(), "application/json")["batch_id"]
-    _until_held(big)
-    big.submit(job_type="export", options={"format": "jsonl"}, prompt=None)
-    assert big.call("POST", "/bulk", {"action": "delete", "filter": {"status": "completed"}}).is_success
-    beside = []
-    for _ in range(JOBS):
-        began = time.monotonic()
-        beside.append(_seconds(small, model))
-        time.sleep(max(0.0, EVERY - (time.monotonic() - began)))
-    assert big.call("DELETE", f"/batches/{batch}").is_success
+    try:
+        _until_held(big)
+        big.submit(job_type="export", input={"filter": {"status": "completed"}}, options={"format": "json"}, prompt=None)
+        assert big.call("POST", "/bulk", {"action": "delete", "filter": {"status": "completed"}}).is_success
+        beside = []
+        for _ in range(JOBS):
+            began = time.monotonic()
+            beside.append(_seconds(small, model))
+            time.sleep(max(0.0, EVERY - (time.monotonic() - began)))
+    finally:
+        big.call("DELETE", f"/batches/{batch}")
 
     slowest, before = sorted(beside)[-1], max(LEAST_SECONDS, sorted(alone)[len(alone) // 2])
     SUMMARY["fairness"] = lambda: [

