@@ -43,7 +43,7 @@ def sweep_lines(ctx: LineSweepContext, until: Ms) -> Counter[SweepResult]:
     done = Counter({SweepResult.SCHEDULER_WOKEN: _wake_idle_shards(ctx, lines)})
     own = [line for line in lines if kind_of(line.cause) is SELF_SERVED]
     done[SweepResult.SLOT_RELEASED] += sum(ctx.parallel_map(partial(_serve, ctx), own))
-    done += guarded(ctx, partial(_end_late_jobs, ctx, until), Counter[SweepResult](), what="late jobs")
+    done += guarded(ctx, partial(_end_late_jobs, ctx, until), Counter[SweepResult](), what=IN_LINE)
     done = +done
     if done:
         ctx.log("lines_swept", **{result.value: count for result, count in done.items()})
