@@ -312,7 +312,7 @@ def test_a_job_with_an_unfinished_deletion_is_hidden_from_all_routes(api: Api, f
 
 
 @pytest.mark.parametrize("lost", [False, True])
-def test_an_interrupted_deletion_is_finished_by_its_message_or_after_the_sweep_of_bulk_operations(api: Api, failed: str, *, lost: bool) -> None:
+def test_an_interrupted_deletion_is_finished_by_its_message_or_after_the_sweep(api: Api, failed: str, *, lost: bool) -> None:
     api.container.job_data.delete_all = unreachable(api.container.job_data.delete_all, 1)  # type: ignore[method-assign]
     bulk_id = api.call("DELETE", f"/failed-jobs/{failed}", token="operator").json["bulk_id"]
     if lost:

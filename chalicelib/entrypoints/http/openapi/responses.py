@@ -238,7 +238,10 @@ def response_schemas() -> dict[str, Schema]:
         "Document": {"type": "object"},
         "Events": {"description": "Server-Sent Events: docs/api.md has their names and fields."},
         "BulkOrCount": either,
-        **{name: _object_of(list(fields), _SOMETIMES.get(name, "").split(), _NULLABLE.get(name, "").split()) for name, fields in shapes.items()},
+        **{
+            name: _object_of(list(fields), _SOMETIMES.get(name, "").split(), _NULLABLE.get(name, "").split())
+            for name, fields in shapes.items()
+        },
     }
 
 
