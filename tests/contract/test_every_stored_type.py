@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import importlib
+import itertools
 import json
 import pkgutil
 import zlib
@@ -38,15 +39,16 @@ from chalicelib.domain.execution.response_cache import CachedResponse, CacheLook
 from chalicelib.domain.execution.result import Result
 from chalicelib.domain.execution.transcript import Chunk
 from chalicelib.domain.jobs.bulk_operation import BulkKey
-from chalicelib.domain.jobs.job import Usage
+from chalicelib.domain.jobs.job import Status, Usage
 from chalicelib.domain.limits.circuit_breaker import CircuitBreaker, CircuitState
 from chalicelib.domain.limits.pauses import Bucket, TenantPauses
 from chalicelib.domain.limits.rate_limit import LimitSource, RateLimit
 from chalicelib.domain.limits.tenant_limits import TenantLimits
 from chalicelib.domain.metrics.counters import CounterIncrement, CountMark
 from chalicelib.domain.metrics.throughput import counter_keys
+from chalicelib.domain.queues.causes import bucket_of, cause_mark
 from chalicelib.domain.streaming.subscriptions import Connection, Subscription, Ticket
-from chalicelib.ports import IdempotencyRecord, Lease, MarkUpdate
+from chalicelib.ports import IdempotencyRecord, Lease, MarkUpdate, Shard
 from chalicelib.ports.notifications import DELIVERY_SHARDS
 from chalicelib.services.load_jobs import load_readable_jobs
 from infra.naming import bucket_name
@@ -67,6 +69,7 @@ from tests.kit.records import (
 BUCKET = bucket_name(STAGE, ACCOUNT)
 ALL = 1_000  # records of a page
 LATER = NOW + 10**12  # beyond every lock and expiry
+CAUSE, IN_LINE = "rate:gpt-4o-mini", f"lines-{new_id()}"  # a line, and its tenant
 CALLER = Caller(tenant="acme", user="ann", role=Role.USER, key_id="k", key_hash="h", jobs=frozenset({"job_1"}))
 Raw = dict[str, Any]
 
@@ -264,6 +267,38 @@ def write_frame(stores: DynamoStores) -> Raw:
     model = new_id()
     stores.rates.take("a", model, 100, 1, NOW)
     return key_of(pk=f"rate#a#{model}#0", sk=str(NOW // 60_000))
+
+
+SHARDS = itertools.count(100)  # beyond those that are served
+
+
+def write_line(stores: DynamoStores) -> Raw:
+    tenant = new_id()
+    stores.lines.touch(CAUSE, tenant, NOW)
+    [line] = [row for row in stores.lines.rows(bucket_of(CAUSE)) if row.tenant == tenant]
+    stores.lines.save_position(line, 2.5)
+    return key_of(pk=f"lines#{bucket_of(CAUSE)}", sk=f"{cause_mark(CAUSE)}#{tenant}")
+
+
+def lines(stores: DynamoStores, keys: list[Raw]) -> list[Any]:
+    tenants = [sort_key(key).partition("#")[2] for key in keys]
+    return among(stores.lines.rows(bucket_of(CAUSE)), tenants, lambda one: one.tenant)
+
+
+def write_held(stores: DynamoStores) -> Raw:
+    made = full_job(status=Status.HELD, cause=CAUSE, tenant=IN_LINE, finished_at=None, due_at=NOW)
+    stores.jobs.create(made)
+    return key_of(id=made.id)
+
+
+def held_jobs(stores: DynamoStores, keys: list[Raw]) -> list[Any]:
+    return among(stores.lines.held(CAUSE, IN_LINE, ALL), [by_id(key) for key in keys], lambda one: one.job_id)
+
+
+def write_shard(stores: DynamoStores) -> Raw:
+    shard = Shard(number=next(SHARDS), owner="o", until=0, asleep_until=LATER, since=NOW)
+    assert stores.lines.acquire_shard(shard, NOW)
+    return key_of(pk="scheduler", sk=str(shard.number))
 
 
 def write_batch(stores: DynamoStores) -> Raw:
@@ -620,6 +655,29 @@ CASES = [
         write=write_frame,
         read=lambda stores, key: stores.rates.frames("a", key["pk"]["S"].split("#")[2], NOW),
         lenient=True,
+    ),
+    Case(
+        name="line",
+        table="coordination",
+        write=write_line,
+        read=lambda stores, key: lines(stores, [key]),
+        read_many=lines,
+        stores=("lines",),
+        items=("LineItem",),
+    ),
+    Case(
+        name="job in a line",
+        table="jobs",
+        write=write_held,
+        read=lambda stores, key: held_jobs(stores, [key]),
+        read_many=held_jobs,
+    ),
+    Case(
+        name="shard of the scheduler",
+        table="coordination",
+        write=write_shard,
+        read=lambda stores, key: stores.lines.shard(int(sort_key(key))),
+        items=("ShardItem",),
     ),
     Case(
         name="batch",

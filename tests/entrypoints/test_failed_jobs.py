@@ -13,6 +13,8 @@ from chalicelib.domain.failures import ProviderQuotaExhausted, StreamCut
 from chalicelib.domain.jobs.job import Job, JobError, Status
 from chalicelib.domain.queues.wakeup import WakeUp
 from chalicelib.services.auth.authenticate import secret_hash
+from chalicelib.services.jobs.wake_bulk_operations import STALLED_MS
+from tests.kit.batches import tasks
 from tests.kit.http import Api, Reply, unreachable
 from tests.kit.provider import Script
 from tests.kit.work import sweep, work
@@ -85,7 +87,7 @@ def test_dead_letters_are_counted_only_for_keys_of_all_tenants(api: Api, failed:
     counted = api.call("GET", "/failed-jobs?tenant=acme", token="stage_admin").json
     assert ([row["job_id"] for row in counted["data"]], counted["dead_letters"]) == (
         [failed],
-        {"urgent": 0, "high": 0, "normal": 0, "low": 0, "work": 0},
+        {"urgent": 0, "high": 0, "normal": 0, "low": 0, "work": 0, "ready": 0},
     )
 
 
@@ -309,11 +311,15 @@ def test_a_job_with_an_unfinished_deletion_is_hidden_from_all_routes(api: Api, f
     assert api.container.job_data.rows(failed) == []
 
 
-def test_the_sweeper_finishes_an_interrupted_deletion(api: Api, failed: str) -> None:
+@pytest.mark.parametrize("lost", [False, True])
+def test_an_interrupted_deletion_is_finished_by_its_message_or_after_the_sweep(api: Api, failed: str, *, lost: bool) -> None:
     api.container.job_data.delete_all = unreachable(api.container.job_data.delete_all, 1)  # type: ignore[method-assign]
     bulk_id = api.call("DELETE", f"/failed-jobs/{failed}", token="operator").json["bulk_id"]
+    if lost:
+        api.container.queues.messages["tasks"].clear()
+        sweep(api, after=STALLED_MS / 1000)
 
-    sweep(api)
+    tasks(api)
 
     assert (api.container.jobs.records, api.container.job_data.rows(failed)) == ({}, [])
     assert api.call("GET", f"/bulk/{bulk_id}", token="operator").json["done"] == 1

@@ -23,6 +23,9 @@ VALUES = {
     "bulk_id": "bulk_1",
     "name": "general",
     "model": "gpt",
+    "tenant": "acme",
+    "queue": "general",
+    "pause_id": "pause_1",
 }
 
 

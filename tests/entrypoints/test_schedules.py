@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from chalicelib.domain.jobs.job import Status
+from chalicelib.domain.queues.lanes import SCHEDULE
 from tests.kit.http import Api, unreachable
 from tests.kit.triggers import deliver, publish_change
-from tests.kit.work import SCHEDULES, run_schedule, sweep
+from tests.kit.work import SCHEDULES, run_schedule, sweep, work
 
 
 def lost_wake_up(api: Api) -> Any:
@@ -52,8 +53,18 @@ def lost_bulk_task(api: Api) -> Any:
     return lambda: sum("advance_bulk_operation" in message.body for message in api.container.queues.messages["tasks"])
 
 
+def lost_visit(api: Api) -> Any:
+    """A job that is held in a line, and the scheduler was not woken."""
+    assert api.call("POST", "/pauses", {"scope": {"type": "export"}, "reason": "x"}, "operator").status == 201
+    api.submit(job_type="export", prompt=None, input={"filter": {"status": "completed"}})
+    work(api, "work")
+    api.container.queues.messages[SCHEDULE].clear()
+    return lambda: len(api.container.queues.messages[SCHEDULE])
+
+
 WORK = {
     "sweep": lost_wake_up,
+    "sweep_lines": lost_visit,
     "sweep_deliveries": lost_delivery,
     "sweep_job_ends": lost_end,
     "sweep_batches": lost_batch_task,

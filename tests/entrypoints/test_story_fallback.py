@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from chalicelib.domain.queues.causes import MISSING_KEY
+from chalicelib.domain.queues.lanes import READY, SCHEDULE
 from tests.kit.http import Api
 from tests.kit.provider import Script
-from tests.kit.work import sweep, work
+from tests.kit.time import JumpingLoop
+from tests.kit.work import run_scheduler, sweep, work
 
 STORY = {
     "title": "A miracle battery!",
@@ -64,19 +67,22 @@ def test_a_story_without_a_provider_key_has_a_fallback_result(api: Api) -> None:
     assert json.loads(result["output"]) == result["parsed"]
 
 
-def test_other_jobs_are_held_until_a_provider_key_is_stored(api: Api) -> None:
-    """A held job shows its reason and the time of the next check, and has used no attempt."""
+def test_other_jobs_are_held_until_a_provider_key_is_stored() -> None:
+    """A held job shows its reason and its line, and has used no attempt. The scheduler looks for the key."""
+    api = Api(loop=JumpingLoop())
     api.container.provider.has_key = False
     job_id = api.submit()
 
     work(api)
     held = api.call("GET", f"/jobs/{job_id}").json
     api.container.provider.has_key = True
+    api.container.queues.messages[SCHEDULE].clear()
     sweep(api, 400)
-    work(api)
+    run_scheduler(api)
+    work(api, READY.name)
 
     assert (held["status"], held["reason"], held["attempt"], held["error"]) == ("held", "openai_not_configured", 0, None)
-    assert held["next_attempt_at"] > held["updated_at"]
+    assert (held["cause"], held["next_attempt_at"]) == (MISSING_KEY, None)
     done = api.call("GET", f"/jobs/{job_id}/result").json
     assert (done["status"], done["fallback"], done["attempt"]) == ("completed", False, 1)
 

@@ -44,7 +44,7 @@ BEYOND_THE_DOCUMENT = re.compile(
         [
             r"(cursor|limit): (is not a cursor|must be a whole number from 0 to \d+$|is only for)",
             r"attempt: must be at most",  # of the job
-            r"(run_at|expires_at|delay): (must be within|must be after|is too long)",
+            r"(run_at|expires_at|delay|until|pause_until): (must be within|must be after|is too long)",
             r"(priority|model|type|job_type): is .* but .* is .*",  # two names of one field
             r"\w+: has two different values in the query, the body or the file",
             r"user: only an operator",

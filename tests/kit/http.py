@@ -21,6 +21,7 @@ from chalicelib.domain.units import Ms
 from chalicelib.services.auth.authenticate import secret_hash
 from tests.kit.container import InMemoryContainer
 from tests.kit.provider import Script
+from tests.kit.time import JumpingLoop, LoopClock
 
 T = TypeVar("T")
 
@@ -85,10 +86,14 @@ def _body(sent: str | bytes | None) -> str | None:
 
 
 class Api:
-    """`app.py` on the in-memory twins. `call` sends one request as `token`."""
+    """`app.py` on the in-memory twins. `call` sends one request as `token`.
 
-    def __init__(self, *scripts: Script) -> None:
-        self.container = InMemoryContainer(*scripts)
+    With a `loop` the clock is the loop's: it goes on while coroutines sleep.
+    """
+
+    def __init__(self, *scripts: Script, loop: JumpingLoop | None = None) -> None:
+        clock: Any = LoopClock(loop) if loop is not None else None
+        self.container = InMemoryContainer(*scripts, clock=clock, loop=loop)
         for key in keys(self.container.clock.now()):
             self.container.api_keys.put_key(key)
         bootstrap.override(self.container)

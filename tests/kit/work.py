@@ -1,10 +1,10 @@
-"""Run workers and the sweeper through the triggers of `app.py`."""
+"""Run workers, the scheduler and the sweeps through the triggers of `app.py`."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from chalicelib.domain.queues.lanes import JOB_QUEUES, WORK
+from chalicelib.domain.queues.lanes import JOB_QUEUES, SCHEDULE, WORK
 from infra.chalice_config import FUNCTIONS
 from tests.kit.http import CONTEXT, Api
 
@@ -19,6 +19,14 @@ def work(api: Api, *queues: str) -> None:
         for batch in (received[start : start + size] for start in range(0, len(received), size)):
             invoke(api, queue, [{"body": message.body, "receiptHandle": message.receipt, "messageId": message.id} for message in batch])
             api.container.queues.acknowledge(queue, [message.receipt for message in batch])
+
+
+def run_scheduler(api: Api) -> None:
+    """Deliver the messages of the queue `schedule`, one after another. Needs an `Api` on a loop: its loops serve for some seconds."""
+    for message in api.container.queues.receive(SCHEDULE, 100):
+        record = {"body": message.body, "receiptHandle": message.receipt, "messageId": message.id}
+        assert api.module.run_scheduler({"Records": [record]}, CONTEXT) == {"batchItemFailures": []}
+        api.container.queues.acknowledge(SCHEDULE, [message.receipt])
 
 
 def invoke(api: Api, queue: str, records: list[dict[str, Any]]) -> None:

@@ -1,10 +1,10 @@
-"""What the sweeper needs, the results it counts, and how it changes a job record."""
+"""What the sweeps need, the results they count, how they change a job record, and that one failure stops no other step."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from enum import StrEnum
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from chalicelib.domain.jobs.job import Job
 from chalicelib.domain.jobs.job_type import JobType
@@ -14,6 +14,8 @@ from chalicelib.services.dependencies.release_dependents import DependencyContex
 from chalicelib.services.scheduling.slot_lines import SlotLineContext
 from chalicelib.services.update_job import update_job
 from chalicelib.services.worker.log_events import log_job_failed
+
+T = TypeVar("T")
 
 
 class SweepContext(SlotLineContext, JobContext, DependencyContext, Protocol):
@@ -73,3 +75,12 @@ def apply_transition(ctx: SweepContext, job: Job, step: Callable[[Job], Job | No
         return SweepResult.NOTHING
     log_job_failed(ctx.log, changed)
     return result
+
+
+def guarded(ctx: SweepContext, work: Callable[[], T], fallback: T, **fields: str) -> T:
+    """Call `work`; log any error with `fields` and return `fallback` instead."""
+    try:
+        return work()
+    except Exception as exc:  # noqa: BLE001 - one bad record must not stop the sweep
+        ctx.log("sweep_step_failed", error=exc, **fields)
+        return fallback

@@ -11,14 +11,14 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Protocol
 
-from chalicelib.domain.errors import HeadraceError, Unavailable
+from chalicelib.domain.errors import HeadraceError
 from chalicelib.domain.jobs.index_keys import IN_LINE
 from chalicelib.domain.queues.causes import BUCKETS, kind_of, shard_of, subject_of
 from chalicelib.domain.units import Ms
 from chalicelib.ports import Line, ParallelMap
 from chalicelib.services.load_jobs import load_jobs
 from chalicelib.services.maintenance.check_job import ERROR_BACKOFF_MS, check_job
-from chalicelib.services.maintenance.context import SweepContext, SweepResult
+from chalicelib.services.maintenance.context import SweepContext, SweepResult, guarded
 from chalicelib.services.scheduling.slot_lines import sweep_slot_line
 from chalicelib.services.scheduling.visits import SELF_SERVED, ShardMessage, wake_shard
 
@@ -36,21 +36,27 @@ class LineSweepContext(SweepContext, Protocol):
 def sweep_lines(ctx: LineSweepContext, until: Ms) -> Counter[SweepResult]:
     """Wake the shards whose lines nobody serves, then end the jobs that have waited too long.
 
-    Returns how often each result occurred; errors are logged and never raised.
+    Returns how often each result occurred; errors are logged and never raised. A step that fails
+    stops no other.
     """
-    done: Counter[SweepResult] = Counter()
-    try:
-        lines = [line for rows in ctx.parallel_map(ctx.lines.rows, range(BUCKETS)) for line in rows]
-        done[SweepResult.SCHEDULER_WOKEN] += _wake_idle_shards(ctx, lines)
-        own = [line for line in lines if kind_of(line.cause) is SELF_SERVED]
-        done[SweepResult.SLOT_RELEASED] += sum(ctx.parallel_map(partial(_serve, ctx), own))
-        done += _end_late_jobs(ctx, until)
-    except Unavailable as exc:
-        ctx.log("sweep_step_failed", error=exc, what="lines")
+    lines = _read_lines(ctx)
+    done = Counter({SweepResult.SCHEDULER_WOKEN: _wake_idle_shards(ctx, lines)})
+    own = [line for line in lines if kind_of(line.cause) is SELF_SERVED]
+    done[SweepResult.SLOT_RELEASED] += sum(ctx.parallel_map(partial(_serve, ctx), own))
+    done += guarded(ctx, partial(_end_late_jobs, ctx, until), Counter[SweepResult](), what=IN_LINE)
     done = +done
     if done:
         ctx.log("lines_swept", **{result.value: count for result, count in done.items()})
     return done
+
+
+def _read_lines(ctx: LineSweepContext) -> list[Line]:
+    """Return all lines but those of buckets that cannot be read now."""
+
+    def rows(bucket: int) -> list[Line]:
+        return guarded(ctx, partial(ctx.lines.rows, bucket), [], what="lines")
+
+    return [line for found in ctx.parallel_map(rows, range(BUCKETS)) for line in found]
 
 
 def _serve(ctx: LineSweepContext, line: Line) -> int:
@@ -65,13 +71,17 @@ def _serve(ctx: LineSweepContext, line: Line) -> int:
 def _wake_idle_shards(ctx: LineSweepContext, lines: Sequence[Line]) -> int:
     """Wake each shard with a line whose lease is over. Returns how many."""
     numbers = {shard_of(line.cause, ctx.scheduler_shards) for line in lines if kind_of(line.cause) is not SELF_SERVED}
-    now, woken = ctx.clock.now(), 0
-    for number in sorted(numbers):
-        shard = ctx.lines.shard(number)
-        if shard is None or not shard.is_served(now):
-            wake_shard(ctx, ShardMessage(number, at=now))
-            woken += 1
-    return woken
+    return sum(guarded(ctx, partial(_wake_if_not_served, ctx, number), False, what="scheduler") for number in sorted(numbers))
+
+
+def _wake_if_not_served(ctx: LineSweepContext, number: int) -> bool:
+    """Wake a shard if its lease is over. Returns whether it was woken."""
+    now = ctx.clock.now()
+    shard = ctx.lines.shard(number)
+    if shard is not None and shard.is_served(now):
+        return False
+    wake_shard(ctx, ShardMessage(number, at=now))
+    return True
 
 
 def _end_late_jobs(ctx: LineSweepContext, until: Ms) -> Counter[SweepResult]:

@@ -10,11 +10,10 @@ that it does not delay the others.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import zip_longest
-from typing import TypeVar
 
 from chalicelib.domain.jobs import transitions
 from chalicelib.domain.jobs.backlog import Backlog, newest
@@ -26,7 +25,7 @@ from chalicelib.domain.units import Ms
 from chalicelib.ports import Lease
 from chalicelib.services.load_jobs import load_jobs
 from chalicelib.services.maintenance.check_job import ERROR_BACKOFF_MS, LEASE_GRACE_MS, check_job
-from chalicelib.services.maintenance.context import SweepContext, SweepResult
+from chalicelib.services.maintenance.context import SweepContext, SweepResult, guarded
 from chalicelib.services.maintenance.recover_job import recover_job
 from chalicelib.services.streaming.prune_connections import ConnectionState, prune_stale_connections
 from chalicelib.services.update_job import update_job
@@ -40,16 +39,14 @@ LEASE_BUDGET_MS = 20_000  # limits the time for dead leases, so that many dead w
 CONNECTIONS_DEADLINE_MS = 45_000  # since the start of the run
 NO_BACKLOG = Backlog()
 
-T = TypeVar("T")
-
 
 def sweep(ctx: SweepContext) -> Counter[SweepResult]:
     """Run one sweep. Returns how often each result occurred; errors are logged and never raised."""
     started_at, none = ctx.clock.now(), Counter[SweepResult]()
-    leases: list[Lease] = _guarded(ctx, ctx.leases.all, [], what="leases")
+    leases: list[Lease] = guarded(ctx, ctx.leases.all, [], what="leases")
     done = _reap_dead_leases(ctx, leases, started_at + LEASE_BUDGET_MS)
     done += _check_due_jobs(ctx, leases, started_at + BUDGET_MS)
-    done += _guarded(ctx, partial(_prune_connections, ctx, started_at + CONNECTIONS_DEADLINE_MS), none, what="connections")
+    done += guarded(ctx, partial(_prune_connections, ctx, started_at + CONNECTIONS_DEADLINE_MS), none, what="connections")
     if done:
         ctx.log("swept", **{result.value: count for result, count in done.items()})
     return done
@@ -67,15 +64,6 @@ _PRUNED = {
 }
 
 
-def _guarded(ctx: SweepContext, work: Callable[[], T], fallback: T, **fields: str) -> T:
-    """Call `work`; log any error with `fields` and return `fallback` instead."""
-    try:
-        return work()
-    except Exception as exc:  # noqa: BLE001 - one bad record must not stop the sweep
-        ctx.log("sweep_step_failed", error=exc, **fields)
-        return fallback
-
-
 def _reap_dead_leases(ctx: SweepContext, leases: Sequence[Lease], deadline: Ms) -> Counter[SweepResult]:
     """Reap the leases of dead workers: those not fenced yet first, then by expiry."""
     done: Counter[SweepResult] = Counter()
@@ -83,7 +71,7 @@ def _reap_dead_leases(ctx: SweepContext, leases: Sequence[Lease], deadline: Ms) 
     dead = [lease for lease in leases if not _is_alive(lease, now)]
     for lease in sorted(dead, key=lambda lease: (lease.fenced, lease.expires_at)):
         is_late = ctx.clock.now() >= deadline
-        done[SweepResult.DEFERRED if is_late else _guarded(ctx, partial(_reap_lease, ctx, lease), SweepResult.FAILED, lease=lease.id)] += 1
+        done[SweepResult.DEFERRED if is_late else guarded(ctx, partial(_reap_lease, ctx, lease), SweepResult.FAILED, lease=lease.id)] += 1
     return done
 
 
@@ -101,7 +89,7 @@ def _reap_lease(ctx: SweepContext, lease: Lease) -> SweepResult:
     if not ctx.leases.fence(lease):
         return SweepResult.LEASE_ALIVE
     results = [
-        _guarded(ctx, partial(recover_job, ctx, job, lease.id), SweepResult.FAILED, job_id=job.id, tenant=job.tenant)
+        guarded(ctx, partial(recover_job, ctx, job, lease.id), SweepResult.FAILED, job_id=job.id, tenant=job.tenant)
         for job in _load_jobs(ctx, lease.jobs, consistent=True)
     ]
     if SweepResult.FAILED in results:
@@ -123,7 +111,7 @@ def _check_due_jobs(ctx: SweepContext, leases: Sequence[Lease], deadline: Ms) ->
         if ctx.clock.now() >= deadline:
             done[SweepResult.DEFERRED] += len(due.ids) - start
             break
-        jobs: list[Job] = _guarded(ctx, partial(_load_jobs, ctx, due.ids[start : start + LOAD_BATCH_SIZE]), [], what="jobs")
+        jobs: list[Job] = guarded(ctx, partial(_load_jobs, ctx, due.ids[start : start + LOAD_BATCH_SIZE]), [], what="jobs")
         for job in jobs:
             if due.backlogs.get(queue_of(job), NO_BACKLOG).waits(job, ctx.clock.now()):
                 waiting.append(job)
@@ -132,7 +120,7 @@ def _check_due_jobs(ctx: SweepContext, leases: Sequence[Lease], deadline: Ms) ->
     for job in waiting:
         if queue_of(job) in due.cut and ctx.clock.now() < deadline:
             put_off = partial(update_job, ctx.jobs, job, lambda current: transitions.postpone_check(current, ctx.clock.now()))
-            _guarded(ctx, put_off, None, job_id=job.id, tenant=job.tenant)
+            guarded(ctx, put_off, None, job_id=job.id, tenant=job.tenant)
         done[SweepResult.WAITING] += 1
     return done
 
@@ -152,7 +140,7 @@ def _read_due(ctx: SweepContext, leases: Sequence[Lease], deadline: Ms) -> _Due:
     for queue in (None, *HOME_QUEUES):
         if ctx.clock.now() < deadline:
             backlog = backlogs.get(queue or "", NO_BACKLOG)
-            groups[queue] = _guarded(ctx, partial[list[str]](_due_ids_of, ctx, queue, backlog), [], what=queue or "scheduled")
+            groups[queue] = guarded(ctx, partial[list[str]](_due_ids_of, ctx, queue, backlog), [], what=queue or "scheduled")
     ids = [job_id for interleaved in zip_longest(*groups.values()) for job_id in interleaved if job_id is not None]
     cut = {queue for queue, found in groups.items() if queue and max(Counter(map(due_shard, found)).values(), default=0) >= MAX_DEEP}
     return _Due(ids, backlogs, cut)
@@ -163,7 +151,7 @@ def _backlog_of(ctx: SweepContext, queue: str, leases: Sequence[Lease]) -> Backl
     now = ctx.clock.now()
     alive = [lease for lease in leases if lease.lane == queue and lease.watermark and _is_alive(lease, now)]
     return Backlog(
-        is_deep=bool(alive) and _guarded(ctx, partial(ctx.queues.depth, queue), 0, what=queue) > 0,
+        is_deep=bool(alive) and guarded(ctx, partial(ctx.queues.depth, queue), 0, what=queue) > 0,
         marks=newest(lease.watermarks for lease in alive),
         of_all=max((lease.watermark for lease in alive if not lease.watermarks), default=0),
     )

@@ -13,10 +13,10 @@ from chalicelib.adapters.dynamodb.jobs.item import due_key
 from chalicelib.adapters.stores import DynamoStores
 from chalicelib.domain.errors import StaleVersion, UnreadableRecord
 from chalicelib.domain.jobs import transitions
-from chalicelib.domain.jobs.index_keys import ENDED, due_shard
+from chalicelib.domain.jobs.index_keys import ENDED, IN_LINE, due_shard
 from chalicelib.domain.jobs.job import Job, Status
 from chalicelib.domain.jobs.job_type import NO_MODEL
-from chalicelib.domain.queues.lanes import JOB_QUEUES
+from chalicelib.domain.queues.lanes import HOME_QUEUES
 from infra.naming import table_name
 from tests.kit.dynamodb import counted_requests
 from tests.kit.records import NOW, job, new_id
@@ -60,12 +60,15 @@ def test_due_tasks_are_in_the_partition_of_their_queue(stores: Any) -> None:
     task = put(stores, lane="high", model=NO_MODEL, due_at=begin)
     running = put(stores, lane="low", model=NO_MODEL, status=Status.PROCESSING, due_at=begin + 1)
     held = put(stores, lane="low", model=NO_MODEL, status=Status.HELD, due_at=begin + 2)
+    in_line = put(stores, lane="low", model=NO_MODEL, status=Status.HELD, cause="type:export", due_at=begin + 2)
     asking = put(stores, lane="high", due_at=begin + 3)
+    made = (task, running, held, in_line, asking)
 
     def found(queue: str | None) -> list[str]:
-        return [job_id for job_id in stores.jobs.due(queue, begin + 10, 100) if job_id in {task.id, running.id, held.id, asking.id}]
+        return [job_id for job_id in stores.jobs.due(queue, begin + 10, 100) if job_id in {one.id for one in made}]
 
-    assert (found("work"), found("high"), found("low"), found(None)) == ([task.id, running.id], [asking.id], [], [held.id])
+    assert (found("work"), found("high"), found("low")) == ([task.id, running.id], [asking.id], [])
+    assert (found(None), found(IN_LINE)) == ([held.id], [in_line.id])
 
 
 def test_a_change_corrects_the_due_partition_that_an_older_version_stored(dynamo_stores: DynamoStores) -> None:
@@ -78,12 +81,12 @@ def test_a_change_corrects_the_due_partition_that_an_older_version_stored(dynamo
         UpdateExpression="SET g_d = :k",
         ExpressionAttributeValues={":k": {"S": due_key("high", due_shard(task.id))}},
     )
-    before = [queue for queue in JOB_QUEUES if task.id in dynamo_stores.jobs.due(queue, begin + 10, 100)]
+    before = [queue for queue in HOME_QUEUES if task.id in dynamo_stores.jobs.due(queue, begin + 10, 100)]
 
     dynamo_stores.jobs.replace(task, replace(task, due_at=begin + 1, version=task.version + 1))
 
     assert before == ["high"]
-    assert [queue for queue in JOB_QUEUES if task.id in dynamo_stores.jobs.due(queue, begin + 10, 100)] == ["work"]
+    assert [queue for queue in HOME_QUEUES if task.id in dynamo_stores.jobs.due(queue, begin + 10, 100)] == ["work"]
 
 
 def test_limit_of_due_jobs_applies_to_each_shard(stores: Any) -> None:
@@ -161,7 +164,7 @@ def test_ended_jobs_are_due_in_a_partition_of_their_own_until_they_are_notified_
         return [job_id for job_id in stores.jobs.due(partition, until, 1000) if job_id == ended.id]
 
     assert (found(ENDED, begin), found(ENDED, begin + 1)) == ([], [ended.id])
-    assert [found(partition, begin + 1) for partition in (None, *JOB_QUEUES)] == [[]] * 6
+    assert [found(partition, begin + 1) for partition in (None, IN_LINE, *HOME_QUEUES)] == [[]] * 7
 
     stores.jobs.set_end_due(ended, begin + 500)
     assert (found(ENDED, begin + 499), found(ENDED, begin + 500)) == ([], [ended.id])
@@ -223,11 +226,12 @@ def test_notification_due_with_a_lost_response_is_removed_once(stores: Any, lose
     assert stores.jobs.get(ended.id) == replace(ended, due_at=None)
 
 
-def test_due_jobs_and_leases_are_read_with_56_queries(dynamo_stores: DynamoStores) -> None:
+def test_due_jobs_are_read_with_64_queries_and_leases_with_8(dynamo_stores: DynamoStores) -> None:
     """The number does not depend on the number of jobs (docs/data-model.md)."""
     with counted_requests() as requests:
-        for queue in (None, *JOB_QUEUES):
+        for queue in (None, IN_LINE, ENDED, *HOME_QUEUES):
             dynamo_stores.jobs.due(queue, new_period(), 100)
+        due = requests["Query"]
         dynamo_stores.leases.all()
 
-    assert requests == {"Query": 56}
+    assert (due, requests) == (64, {"Query": 72})

@@ -25,7 +25,13 @@ from infra.tables import TABLES
 from tests.kit.dynamodb import counted_requests, failing_requests, item_size
 from tests.kit.records import DAY, NOW, full_job, incompressible_text, job, job_spec, new_id
 
-INDEXES = {"by_tenant": ("g_t", "id"), "by_user": ("g_u", "id"), "by_state": ("g_s", "g_sk"), "due": ("g_d", "due_at")}
+INDEXES = {
+    "by_tenant": ("g_t", "id"),
+    "by_user": ("g_u", "id"),
+    "by_state": ("g_s", "g_sk"),
+    "due": ("g_d", "due_at"),
+    "by_line": ("g_l", "g_lk"),
+}
 
 
 def stored(stores: DynamoStores, table: str, **key: str) -> dict[str, Any]:
@@ -80,6 +86,7 @@ def test_write_units_of_job_transitions(dynamo_stores: DynamoStores) -> None:
     waiting = retry_later(running, 1, "me#1", AttemptOutcome(status=Status.FAILED, length=0), NOW + 9_000, NOW + 2) or queued
     again = claim(waiting, 2, "me#2", NOW + 9_000) or queued
     held = hold(queued, 1, "circuit_open", NOW + 9_000, NOW + 1) or queued
+    in_line = hold(queued, 1, "rate_limited", None, NOW + 1, "rate:gpt-4o-mini") or queued
     longer = hold(held, 2, "circuit_open", NOW + 19_000, NOW + 9_000) or queued
 
     assert units(None, queued, dynamo_stores) == 5
@@ -88,6 +95,8 @@ def test_write_units_of_job_transitions(dynamo_stores: DynamoStores) -> None:
     assert units(running, waiting, dynamo_stores) == 5
     assert units(waiting, again, dynamo_stores) == 5
     assert units(queued, held, dynamo_stores) == 5
+    assert units(queued, in_line, dynamo_stores) == 6
+    assert units(in_line, claim(in_line, in_line.generation, "me#2", NOW + 9_000) or queued, dynamo_stores) == 6
     assert units(held, longer, dynamo_stores) == 3
     assert units(longer, claim(longer, 3, "me#2", NOW + 19_000) or queued, dynamo_stores) == 5
 

@@ -173,6 +173,8 @@ _SOMETIMES: dict[str, str] = {
     "Batch": "data next_cursor",
     "Deleted": "bulk_id",
 }
+# Texts that may be null in a response.
+_NULLABLE: dict[str, str] = {"Pause": "tenant"}  # null: for everybody
 _TEXT: Schema = {"type": "string"}
 _TEXTS = frozenset(
     ["job_id", "bulk_id", "upload_id", "message_id", "delivery_id", "status", "tenant", "user", "currency", "text", "url", "method"]
@@ -236,7 +238,10 @@ def response_schemas() -> dict[str, Schema]:
         "Document": {"type": "object"},
         "Events": {"description": "Server-Sent Events: docs/api.md has their names and fields."},
         "BulkOrCount": either,
-        **{name: _object_of(list(fields), _SOMETIMES.get(name, "").split()) for name, fields in shapes.items()},
+        **{
+            name: _object_of(list(fields), _SOMETIMES.get(name, "").split(), _NULLABLE.get(name, "").split())
+            for name, fields in shapes.items()
+        },
     }
 
 
@@ -264,8 +269,9 @@ def response_headers(name: str, status: str, *, public: bool, sent: tuple[str, .
     return headers
 
 
-def _object_of(fields: list[str], sometimes: list[str]) -> Schema:
+def _object_of(fields: list[str], sometimes: list[str], nullable: list[str]) -> Schema:
     properties = {"success": {"const": True}, **{name: _field(name) for name in (*fields, *sometimes)}}
+    properties |= {name: {"type": ["string", "null"]} for name in nullable}
     return {"type": "object", "required": ["success", *fields], "properties": properties}
 
 

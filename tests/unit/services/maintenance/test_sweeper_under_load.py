@@ -190,7 +190,7 @@ def test_a_failing_index_partition_does_not_hide_the_others() -> None:
     assert done["resent"] == 1
     assert sent(world) == {retry.id}
     logged = [about.get("what") for fact, about in world.log_lines if fact == "sweep_step_failed"]
-    assert logged == ["leases", *HOME_QUEUES, "connections", "lines"]
+    assert logged == ["leases", *HOME_QUEUES, "connections", "in_line"]
 
 
 def test_a_lease_with_an_unreclaimed_job_is_kept_for_the_next_sweep() -> None:
