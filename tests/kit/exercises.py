@@ -55,6 +55,7 @@ from tests.kit.provider import Script, ScriptedProvider
 from tests.kit.time import JumpingLoop
 
 MAIL_FROM = "headrace@example.com"
+SHORT_RUN_MS, LONG_RUN_MS = 4_000, 90_000  # a loop of the scheduler serves for 2 s, or until its lines are gone
 BUCKET = bucket_name(STAGE, ACCOUNT)
 WEBHOOK = "https://hooks.example.com/x"
 LARGE = "".join(map(chr, random.Random(1).choices(range(0x4E00, 0x9FA5), k=9_500)))  # hard to compress, so it is kept as an object
@@ -83,7 +84,7 @@ class KeyedProvider(ScriptedProvider):
 
 
 class MovingClock(ManualClock):
-    """A clock that also moves while a function waits on its event loop, so that a loop of the scheduler ends."""
+    """A clock that also moves while the scheduler waits on its event loop, or a loop of it would not end."""
 
     def __init__(self, start: Ms) -> None:
         super().__init__(start)
@@ -96,9 +97,9 @@ class MovingClock(ManualClock):
 class FunctionContainer(RealAdapters):
     """The container of one kind of function: its provider and its receivers are scripted, all else is real."""
 
-    def __init__(self, settings: Settings, clock: MovingClock) -> None:
+    def __init__(self, settings: Settings, clock: MovingClock, kind: str) -> None:
         super().__init__(settings)
-        self._manual_clock = clock
+        self._manual_clock, self._kind = clock, kind
 
     @cached_property
     def clock(self) -> Any:
@@ -106,7 +107,7 @@ class FunctionContainer(RealAdapters):
 
     @cached_property
     def worker_loop(self) -> Any:
-        return InlineLoop(self._manual_clock.loop)
+        return InlineLoop(self._manual_clock.loop if self._kind == "run_scheduler" else None)
 
     @cached_property
     def provider(self) -> Any:
@@ -508,10 +509,12 @@ def api_gateway() -> Any:
 
 def prepare(roles: Roles) -> Exercises:
     """Functions with these roles, on the stage that is on moto."""
-    clock, settings = MovingClock(SystemClock().now()), Settings(stage=STAGE, mail_from=MAIL_FROM)
+    clock, settings = MovingClock(SystemClock().now()), Settings(stage=STAGE, mail_from=MAIL_FROM, scheduler_shards=1)
     aws.client("ses").verify_email_identity(EmailAddress=MAIL_FROM)
     aws.client("secretsmanager").create_secret(Name=openai_secret_name(STAGE), SecretString="sk-test")
     DynamoApiKeys(STAGE).put_key(
         Key(id="key_all", hash=secret_hash("hr_all"), tenant="acme", user="root", role=Role.ADMIN, created_at=1, all_tenants=True)
     )
-    return Exercises(Lambdas(roles, lambda: FunctionContainer(settings, clock)), clock)
+    cloud = Lambdas(roles, lambda kind: FunctionContainer(settings, clock, kind))
+    cloud.remaining_ms["run_scheduler"] = SHORT_RUN_MS
+    return Exercises(cloud, clock)
