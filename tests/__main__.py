@@ -21,7 +21,10 @@ from typing import IO
 
 LANES = 3
 ROOT = Path(__file__).resolve().parent.parent
-LOAD = [f"tests/e2e/test_{name}.py" for name in ("soak", "deploy_in_flight", "two_tenants", "exactly_once", "generated_requests")]
+LOAD = [
+    f"tests/e2e/test_{name}.py"
+    for name in ("soak", "fairness", "deploy_in_flight", "pauses", "two_tenants", "exactly_once", "generated_requests")
+]
 OTHER_E2E = sorted({f"tests/e2e/{path.name}" for path in (ROOT / "tests" / "e2e").glob("test_*.py")} - set(LOAD))
 EVERY_CALL = "tests/faults/test_every_call.py"
 OTHER_FAULTS = sorted({f"tests/faults/{path.name}" for path in (Path(__file__).parent / "faults").glob("test_*.py")} - {EVERY_CALL})

@@ -34,6 +34,9 @@ from chalicelib.domain.units import Ms
 SECONDS = 60
 WINDOW, WIDE_WINDOW = 61, 63  # seconds
 MAX_EXCESS, LINE_EXCESS = 1.05, 1.01  # of the limit in the wide window; the scheduler leaves room for who does not wait
+# So few requests a minute are not spread over it: that would cost each batch most of a minute, and a
+# stranger waits for some seconds in any case. With still fewer it would wait for most of a minute.
+FEWEST, FEW = 10, 30
 SMALL = 100  # a limit below it has no ceilings above 1
 BIG_PART = 40  # a request that is more than this part of the limit has no ceiling above 1
 LARGE_PART = 8  # one that is more than this part has no pace
@@ -77,6 +80,11 @@ class Limits:
     factor: float = 1.0  # how much of them is used at present
     pace: float = 1.0  # how much of the usual pace is kept at present
     blocked_until: Ms | None = None  # nothing starts before
+
+    @property
+    def is_limited(self) -> bool:
+        """Whether any limit is known."""
+        return self.requests is not None or self.tokens is not None
 
     def can_pass(self, tokens: int) -> bool:
         """Whether a request of so many tokens is within the limits if it is alone."""
@@ -205,6 +213,8 @@ def _keeps_pace(counts: _Counts, own: int, limit: float, pace: float, *, line: b
 
     Half of it counts, so that sizes round evenly.
     """
+    if line and FEWEST <= limit / own < FEW:
+        return True
     if line and limit < SMALL * own:
         seconds = _spacing(limit / own)
         if counts.last(seconds) > max(own, SMALL_PACE * pace * limit * seconds / WIDE_WINDOW + own / 2):

@@ -99,7 +99,7 @@ def _rate_opening(limit: RateLimit | None, trials: Trials, touched_at: Ms, now: 
     allowed = effective(limit, now) if limit is not None else Limits()
     if allowed.blocked_until is not None and now < allowed.blocked_until:
         return Opening(0, allowed.blocked_until)
-    if allowed.requests is None and allowed.tokens is None:
+    if not allowed.is_limited:
         return trials.opening(touched_at, 0 if trials.released_at is None else TRIAL_MS, now)
     return Opening(WAVE, now + ROUND_MS)
 

@@ -18,7 +18,7 @@ from chalicelib.domain.jobs.job import Job
 from chalicelib.domain.limits import rate_limit as rules
 from chalicelib.domain.limits.admission import HoldReason, RateTaken, WaitUntil
 from chalicelib.domain.limits.rate_limit import ACCOUNT, RateLimit, TooLarge
-from chalicelib.domain.limits.sliding_window import CEILINGS, fits, free_at, used
+from chalicelib.domain.limits.sliding_window import CEILINGS, added, fits, free_at, used
 from chalicelib.domain.limits.waiting import JobWait, limit_of_model, start_by_record
 from chalicelib.domain.queues.causes import CauseKind, cause_of, kind_of, subject_of
 from chalicelib.domain.queues.wakeup import Grant
@@ -79,7 +79,7 @@ async def ask_rate(
     allowed = rules.effective(limit, now)
     if (allowed.blocked_until or 0) > now:
         return WaitUntil(allowed.blocked_until, HoldReason.RATE_LIMITED, cause)
-    if not may_take or (allowed.requests is None and allowed.tokens is None):
+    if not may_take or not allowed.is_limited:
         return Unlimited()
     if (refused := rules.too_large(limit, job.tokens, now)) is not None:
         return refused
@@ -94,7 +94,8 @@ async def ask_rate(
     except Exception as exc:  # noqa: BLE001 - as in `load_rate_limits`
         ctx.log("rate_limits_unavailable", error=exc)
         return Unlimited()
-    return WaitUntil(free_at(frames, allowed, job.tokens, now), HoldReason.RATE_LIMITED, cause)
+    without = added(frames, now, -1, -job.tokens)  # this request was given back
+    return WaitUntil(free_at(without, allowed, job.tokens, now), HoldReason.RATE_LIMITED, cause)
 
 
 def granted_rate(job: Job, grant: Grant | None, now: Ms) -> RateTaken | None:

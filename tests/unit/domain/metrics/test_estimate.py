@@ -83,7 +83,7 @@ def _estimate(*, price: Price | None = PRICE, max_tokens: int = 1_000, depth: in
         (_estimate(max_attempts=1), (100, 600, 375_000, 618_750, 0, 11_300)),
         (_estimate(max_tokens=60), (100, 60, 51_000, 3 * 54_750, 0, 2_300)),  # an answer is never longer than `max_tokens`
         (_estimate(price=None), (100, 600, None, None, 0, 11_300)),  # an unknown price is not zero
-        (_estimate(depth=625), (100, 600, 375_000, 3 * 618_750, 12_000, 23_300)),
+        (_estimate(depth=625), (100, 600, 375_000, 3 * 618_750, 15_000, 26_300)),
     ],
 )
 def test_estimate_gives_expected_and_maximum_cost(estimated: tuple[int | None, ...], figures: tuple[int | None, ...]) -> None:
