@@ -10,7 +10,6 @@ import asyncio
 import json
 import random
 from collections.abc import Callable
-from dataclasses import replace
 from functools import cached_property
 from typing import Any
 from unittest.mock import patch
@@ -26,15 +25,12 @@ from chalicelib.adapters.compression import INLINE_BYTES, pack
 from chalicelib.adapters.dynamodb.api_keys import DynamoApiKeys
 from chalicelib.adapters.dynamodb.lines import DynamoLines
 from chalicelib.adapters.dynamodb.open_index import OpenIndex
-from chalicelib.adapters.dynamodb.rates import DynamoRates
 from chalicelib.adapters.memory.all import ManualClock
 from chalicelib.adapters.memory.notifications import MemoryWebhookClient
 from chalicelib.adapters.runtime.clock import SystemClock
 from chalicelib.adapters.s3 import files
 from chalicelib.domain.auth.identity import Key, Role
 from chalicelib.domain.failures import NotConfigured, RequestRefused
-from chalicelib.domain.limits.rate_limit import ACCOUNT as ACCOUNT_OF_STAGE
-from chalicelib.domain.limits.rate_limit import RateLimit
 from chalicelib.domain.queues.causes import BUCKETS
 from chalicelib.domain.queues.lanes import LANES, WORK, dead_letter_queue_name, queue_name
 from chalicelib.domain.queues.wakeup import WakeUp
@@ -493,18 +489,26 @@ class Exercises(Users):
 
     def rate_limits(self) -> None:
         """The requests of a model in a minute are used up: jobs wait, and the scheduler releases them."""
-        full = RateLimit(model="gpt-4o-mini", account=ACCOUNT_OF_STAGE, configured_requests=1, version=1)
-        DynamoRates(STAGE).save_limit(RateLimit(model=full.model, account=full.account), full)
+        self.call("PUT", "/limits/models/gpt-4o-mini", {"requests": 1}, "stage_admin")
         self.clock.advance(3)
+        self.connect("c7")
         jobs = [self.submit() for _ in range(2)]
+        for job in jobs:
+            self.send("c7", action="subscribe", job_id=job)
         self.cloud.settle()
         assert sorted(self.status(job) for job in jobs) == ["completed", "held"]
+        self.connect("c8")
+        for job in jobs:
+            self.send("c8", action="subscribe", job_id=job)
+            self.call("GET", f"/jobs/{job}")
+            self.call("GET", f"/jobs/{job}/explain")
+        assert "held" in self.events("c7")
+        self.call("GET", "/limits")
         self.clock.advance(70)
         self.cloud.tick("sweep_lines")
         self.cloud.settle()
         assert [self.status(job) for job in jobs] == ["completed", "completed"]
-        none = replace(full, configured_requests=None, version=full.version + 1)
-        DynamoRates(STAGE).save_limit(full, none)
+        self.call("PUT", "/limits/models/gpt-4o-mini", {"requests": None}, "stage_admin")
         self.clock.advance(3)
 
     def missing_key(self) -> None:
