@@ -169,9 +169,8 @@ def _run_scheduler(stage: str) -> list[Statement]:
     return [
         _table(stage, "jobs", ("GetItem", "Query", "UpdateItem")),  # takes jobs out of the index of lines
         _table(stage, "coordination", (*READ, *CHANGE, "DeleteItem")),
-        _receive(stage),
+        _receive(stage),  # it also measures the queue `ready`
         _send(stage),
-        _measure(stage),
         _openai_credentials(stage),
     ]
 

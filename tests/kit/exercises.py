@@ -10,7 +10,6 @@ import asyncio
 import json
 import random
 from collections.abc import Callable
-from dataclasses import replace
 from functools import cached_property
 from typing import Any
 from unittest.mock import patch
@@ -24,16 +23,15 @@ from chalicelib.adapters.aws import sqs as sqs_adapter
 from chalicelib.adapters.aws.openai_credentials import SecretsManagerCredentials
 from chalicelib.adapters.compression import INLINE_BYTES, pack
 from chalicelib.adapters.dynamodb.api_keys import DynamoApiKeys
+from chalicelib.adapters.dynamodb.lines import DynamoLines
 from chalicelib.adapters.dynamodb.open_index import OpenIndex
-from chalicelib.adapters.dynamodb.rates import DynamoRates
 from chalicelib.adapters.memory.all import ManualClock
 from chalicelib.adapters.memory.notifications import MemoryWebhookClient
 from chalicelib.adapters.runtime.clock import SystemClock
 from chalicelib.adapters.s3 import files
 from chalicelib.domain.auth.identity import Key, Role
-from chalicelib.domain.failures import RequestRefused
-from chalicelib.domain.limits.rate_limit import ACCOUNT as ACCOUNT_OF_STAGE
-from chalicelib.domain.limits.rate_limit import RateLimit
+from chalicelib.domain.failures import NotConfigured, RequestRefused
+from chalicelib.domain.queues.causes import BUCKETS
 from chalicelib.domain.queues.lanes import LANES, WORK, dead_letter_queue_name, queue_name
 from chalicelib.domain.queues.wakeup import WakeUp
 from chalicelib.domain.streaming.subscriptions import CONNECTION_SHARDS, connection_shard
@@ -42,6 +40,7 @@ from chalicelib.job_types import data_cleanup
 from chalicelib.ports import QueueMessage, WebhookResponse
 from chalicelib.services.auth.authenticate import secret_hash
 from chalicelib.services.jobs import bulk_operations
+from chalicelib.services.scheduling import cause_queue, heads
 from chalicelib.services.streaming import prune_connections
 from chalicelib.services.worker.process_messages import process_messages
 from chalicelib.settings import Settings
@@ -55,6 +54,7 @@ from tests.kit.provider import Script, ScriptedProvider
 from tests.kit.time import JumpingLoop
 
 MAIL_FROM = "headrace@example.com"
+SHORT_RUN_MS, LONG_RUN_MS = 4_000, 120_000  # a loop of the scheduler serves for 2 s, or until its lines are gone
 BUCKET = bucket_name(STAGE, ACCOUNT)
 WEBHOOK = "https://hooks.example.com/x"
 LARGE = "".join(map(chr, random.Random(1).choices(range(0x4E00, 0x9FA5), k=9_500)))  # hard to compress, so it is kept as an object
@@ -77,13 +77,20 @@ class KeyedProvider(ScriptedProvider):
         self.failures -= 1
         return super().stream(request)
 
+    async def is_configured(self) -> bool:
+        try:
+            self._credentials()
+        except NotConfigured:
+            return False
+        return True
+
     async def cancel(self, response_id: str) -> None:
         self._credentials()
         await super().cancel(response_id)
 
 
 class MovingClock(ManualClock):
-    """A clock that also moves while a function waits on its event loop, so that a loop of the scheduler ends."""
+    """A clock that also moves while the scheduler waits on its event loop, or a loop of it would not end."""
 
     def __init__(self, start: Ms) -> None:
         super().__init__(start)
@@ -96,9 +103,9 @@ class MovingClock(ManualClock):
 class FunctionContainer(RealAdapters):
     """The container of one kind of function: its provider and its receivers are scripted, all else is real."""
 
-    def __init__(self, settings: Settings, clock: MovingClock) -> None:
+    def __init__(self, settings: Settings, clock: MovingClock, kind: str) -> None:
         super().__init__(settings)
-        self._manual_clock = clock
+        self._manual_clock, self._kind = clock, kind
 
     @cached_property
     def clock(self) -> Any:
@@ -106,7 +113,7 @@ class FunctionContainer(RealAdapters):
 
     @cached_property
     def worker_loop(self) -> Any:
-        return InlineLoop(self._manual_clock.loop)
+        return InlineLoop(self._manual_clock.loop if self._kind == "run_scheduler" else None)
 
     @cached_property
     def provider(self) -> Any:
@@ -432,7 +439,9 @@ class Exercises(Users):
         self.call("POST", "/circuits/gpt-4o/open", {"reason": "test"}, "all")
         self.call("POST", "/circuits/gpt-4o/close", {}, "all")
         self.pauses()
+        self.slots()
         self.rate_limits()
+        self.missing_key()
         sqs, dead = aws.client("sqs"), dead_letter_queue_name(STAGE, "normal")
         sqs.send_message(QueueUrl=sqs.get_queue_url(QueueName=dead)["QueueUrl"], MessageBody=WakeUp(self.submit(), 1).to_json())
         with patch.object(sqs_adapter, "WAIT_SECONDS", 0):
@@ -449,10 +458,13 @@ class Exercises(Users):
         self.call("POST", "/queues/export/pause", {"reason": "test"}, "operator")
         self.clock.advance(3)  # until no worker has the pauses of before
         job, own, urgent = self.submit(), self.submit(priority="low"), self.submit(priority="urgent")
+        late = self.submit(priority="urgent", expires_in=60)
         self.call("POST", f"/jobs/{own}/pause", {"reason": "test"}, "operator")
         self.cloud.settle()
         assert [self.status(each) for each in (job, own, urgent)] == ["completed", "held", "held"]
+        self.clock.advance(120)
         self.cloud.tick("sweep_lines")
+        assert self.status(late) == "expired"
         for route in ("queues", "pauses", "queues/general:low"):
             self.call("GET", f"/{route}", token="operator")
         self.call("POST", "/queues/export/resume", {}, "operator")
@@ -462,21 +474,65 @@ class Exercises(Users):
         self.cloud.settle()
         assert [self.status(each) for each in (own, urgent)] == ["completed", "completed"]
 
-    def rate_limits(self) -> None:
-        """The requests of a model in a minute are used up: jobs wait, and the scheduler releases them."""
-        full = RateLimit(model="gpt-4o-mini", account=ACCOUNT_OF_STAGE, configured_requests=1, version=1)
-        DynamoRates(STAGE).save_limit(RateLimit(model=full.model, account=full.account), full)
-        self.clock.advance(3)
+    def slots(self) -> None:
+        """A user has one slot: the second job waits for it, and a sweep deletes the row of the empty line."""
+        self.call("PUT", "/limits/tenants/acme", {"user_concurrency": 1}, "stage_admin")
+        self.clock.advance(30)
         jobs = [self.submit() for _ in range(2)]
         self.cloud.settle()
+        assert [self.status(job) for job in jobs] == ["completed", "completed"]
+        assert "slots:u:acme#alice" in causes()
+        self.limits()
+        self.clock.advance(700)
+        self.cloud.tick("sweep_lines")
+        assert not [cause for cause in causes() if cause.startswith("slots:")]
+
+    def rate_limits(self) -> None:
+        """The requests of a model in a minute are used up: jobs wait, and the scheduler releases them."""
+        self.call("PUT", "/limits/models/gpt-4o-mini", {"requests": 1}, "stage_admin")
+        self.clock.advance(3)
+        self.connect("c7")
+        jobs = [self.submit() for _ in range(2)]
+        for job in jobs:
+            self.send("c7", action="subscribe", job_id=job)
+        self.cloud.settle()
         assert sorted(self.status(job) for job in jobs) == ["completed", "held"]
+        self.connect("c8")
+        for job in jobs:
+            self.send("c8", action="subscribe", job_id=job)
+            self.call("GET", f"/jobs/{job}")
+            self.call("GET", f"/jobs/{job}/explain")
+        assert "held" in self.events("c7")
+        self.call("GET", "/limits")
         self.clock.advance(70)
         self.cloud.tick("sweep_lines")
         self.cloud.settle()
         assert [self.status(job) for job in jobs] == ["completed", "completed"]
-        none = replace(full, configured_requests=None, version=full.version + 1)
-        DynamoRates(STAGE).save_limit(full, none)
+        self.call("PUT", "/limits/models/gpt-4o-mini", {"requests": None}, "stage_admin")
         self.clock.advance(3)
+
+    def missing_key(self) -> None:
+        """Jobs wait for the key of OpenAI. The index lists one that has run, and the line that is empty is deleted."""
+        secrets, secret = aws.client("secretsmanager"), openai_secret_name(STAGE)
+        secrets.put_secret_value(SecretId=secret, SecretString="{}")
+        self.clock.advance(600)  # until nobody has the key of before
+        job = self.submit()
+        self.cloud.settle()
+        assert self.status(job) == "held"
+        row = {"Key": {"id": {"S": job}}, "TableName": table_name(STAGE, "jobs")}
+        held = aws.client("dynamodb").get_item(**row)["Item"]
+        secrets.put_secret_value(SecretId=secret, SecretString="sk-test")
+        self.clock.advance(70)
+        self.cloud.tick("sweep_lines")
+        self.cloud.settle()
+        assert self.status(job) == "completed"
+        values = {":line": held["g_l"], ":place": held["g_lk"]}
+        aws.client("dynamodb").update_item(**row, UpdateExpression="SET g_l = :line, g_lk = :place", ExpressionAttributeValues=values)
+        self.cloud.remaining_ms["run_scheduler"] = LONG_RUN_MS
+        with patch.object(heads, "RELEASED_MS", 2_000), patch.object(cause_queue, "QUIET_MS", 2_000):  # it reads moto less often
+            self.cloud.settle()
+        self.cloud.remaining_ms["run_scheduler"] = SHORT_RUN_MS
+        assert causes() == []
 
     def deletion(self) -> None:
         """Records, rows and objects are deleted: at once, by a message, and by a clean-up."""
@@ -502,16 +558,23 @@ def objects() -> list[str]:
     return [found["Key"] for found in aws.client("s3").list_objects_v2(Bucket=BUCKET).get("Contents", [])]
 
 
+def causes() -> list[str]:
+    """The causes that have lines."""
+    return [line.cause for bucket in range(BUCKETS) for line in DynamoLines(STAGE).rows(bucket)]
+
+
 def api_gateway() -> Any:
     return apigatewaymanagementapi_backends[ACCOUNT][REGION]
 
 
 def prepare(roles: Roles) -> Exercises:
     """Functions with these roles, on the stage that is on moto."""
-    clock, settings = MovingClock(SystemClock().now()), Settings(stage=STAGE, mail_from=MAIL_FROM)
+    clock, settings = MovingClock(SystemClock().now()), Settings(stage=STAGE, mail_from=MAIL_FROM, scheduler_shards=1)
     aws.client("ses").verify_email_identity(EmailAddress=MAIL_FROM)
     aws.client("secretsmanager").create_secret(Name=openai_secret_name(STAGE), SecretString="sk-test")
     DynamoApiKeys(STAGE).put_key(
         Key(id="key_all", hash=secret_hash("hr_all"), tenant="acme", user="root", role=Role.ADMIN, created_at=1, all_tenants=True)
     )
-    return Exercises(Lambdas(roles, lambda: FunctionContainer(settings, clock)), clock)
+    cloud = Lambdas(roles, lambda kind: FunctionContainer(settings, clock, kind))
+    cloud.remaining_ms["run_scheduler"] = SHORT_RUN_MS
+    return Exercises(cloud, clock)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any, TypeVar
 
 from chalice.app import DynamoDBEventConfig, ScheduledEventConfig, SQSEventConfig
@@ -18,7 +19,7 @@ from moto.sqs.models import sqs_backends
 
 from chalicelib import bootstrap
 from chalicelib.adapters.aws import client as aws
-from chalicelib.domain.queues.lanes import queue_name
+from chalicelib.domain.queues.lanes import SCHEDULE, queue_name
 from chalicelib.settings import settings
 from infra.chalice_config import FUNCTIONS
 from infra.naming import table_name
@@ -29,18 +30,20 @@ from tests.kit.moto_stage import ACCOUNT, REGION, STAGE
 T = TypeVar("T")
 KIND_OF = {function.name: function.kind for function in FUNCTIONS}
 MAX_ROUNDS = 30
+SCHEDULER = "run_scheduler"
 STREAMS = f"https://streams.dynamodb.{REGION}.amazonaws.com"  # moto does not know the endpoint of the account
 SCHEDULED = {**dict.fromkeys(("version", "account", "region", "source", "id", "time", "detail-type"), ""), "detail": {}, "resources": []}
 
 
 class Lambdas:
-    """Invokes functions. `invoked` has the names of those that were."""
+    """Invokes functions. `invoked` has the names of those that were, `remaining_ms` the time of some."""
 
-    def __init__(self, roles: Roles, make_container: Callable[[], bootstrap.Container]) -> None:
+    def __init__(self, roles: Roles, make_container: Callable[[str], bootstrap.Container]) -> None:
         self.roles = roles
         self.api = Api()
         self.invoked: set[str] = set()
-        self.containers = {kind: make_container() for kind in set(KIND_OF.values())}
+        self.remaining_ms: dict[str, int] = {}
+        self.containers = {kind: make_container(kind) for kind in set(KIND_OF.values())}
         self._changes: list[Any] = []  # all records of the stream
         self._positions: Counter[str] = Counter()  # in it, by function
 
@@ -53,7 +56,9 @@ class Lambdas:
             return work()
 
     def invoke(self, function: str, event: Any) -> Any:
-        return self.run(function, lambda: getattr(self.api.module, function)(event, CONTEXT))
+        remaining = self.remaining_ms.get(function)
+        context = CONTEXT if remaining is None else SimpleNamespace(**vars(CONTEXT) | {"get_remaining_time_in_millis": lambda: remaining})
+        return self.run(function, lambda: getattr(self.api.module, function)(event, context))
 
     def call(self, method: str, url: str, body: Any = None, token: str = "user", **headers: str) -> Reply:
         """Send a request to the API; an answer of 500 is a fault."""
@@ -81,22 +86,41 @@ class Lambdas:
                 self.invoke(source.name, SCHEDULED)
 
     def settle(self) -> None:
-        """Deliver messages and change records until there are none."""
+        """Deliver messages and change records until there are none.
+
+        The scheduler comes last: while jobs wait it always has a message. It is done when it releases
+        nothing.
+        """
+        has_scheduled = False
         for _ in range(MAX_ROUNDS):
-            if not self.deliver_messages() and not self.deliver_changes():
+            if self.deliver_messages() or self.deliver_changes():
+                has_scheduled = False
+            elif has_scheduled or not self.run_scheduler():
                 return
+            else:
+                has_scheduled = True
         raise AssertionError(f"messages or changes were left after {MAX_ROUNDS} rounds")
 
     def deliver_messages(self) -> int:
-        """Deliver messages of each queue, as the event source mapping does: with the role of its function."""
-        delivered = 0
-        for source in self._sources(SQSEventConfig):
-            queue = queue_name(STAGE, source.queue.removeprefix(queue_name(settings().stage, "")))
-            if sqs_backends[ACCOUNT][REGION].queues[queue].messages:
-                delivered += self._deliver_messages_to(
-                    source.name, f"https://sqs.{REGION}.amazonaws.com/{ACCOUNT}/{queue}", source.batch_size
-                )
-        return delivered
+        """Deliver messages of each queue but the scheduler's."""
+        return sum(self._deliver_messages_of(source) for source in self._sources(SQSEventConfig) if source.name != SCHEDULER)
+
+    def run_scheduler(self) -> int:
+        """Deliver the messages of the scheduler's queue, of equal ones only the last: on AWS the others come
+        while the shard is served.
+        """
+        [source] = [source for source in self._sources(SQSEventConfig) if source.name == SCHEDULER]
+        queue: Any = sqs_backends[ACCOUNT][REGION].queues[queue_name(STAGE, SCHEDULE)]
+        last = {json.dumps(json.loads(message.body) | {"at": None}): message for message in queue.messages}
+        queue._messages = [message for message in queue._messages if message not in queue.messages or message in last.values()]
+        return sum(self._deliver_messages_of(source) for _ in last)
+
+    def _deliver_messages_of(self, source: SQSEventConfig) -> int:
+        """Deliver messages of a queue, as the event source mapping does: with the role of its function."""
+        queue = queue_name(STAGE, source.queue.removeprefix(queue_name(settings().stage, "")))
+        if not sqs_backends[ACCOUNT][REGION].queues[queue].messages:
+            return 0
+        return self._deliver_messages_to(source.name, f"https://sqs.{REGION}.amazonaws.com/{ACCOUNT}/{queue}", source.batch_size)
 
     def _deliver_messages_to(self, function: str, url: str, batch_size: int) -> int:
         sqs = aws.client("sqs")
