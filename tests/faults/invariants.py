@@ -13,6 +13,7 @@ from chalicelib.domain.jobs.transitions import is_stored
 from chalicelib.domain.notifications.message import job_ended_message
 from chalicelib.services.streaming.read_text import read_text
 from tests.faults.simulation import QUEUES, Simulation
+from tests.faults.steps import FREEZES, Kind
 
 
 def violations(sim: Simulation) -> list[str]:
@@ -25,6 +26,7 @@ def violations(sim: Simulation) -> list[str]:
     found += _check_dependencies(sim)
     found += _check_notifications(sim)
     found += _check_subscribers(sim)
+    found += _check_rates(sim)
     return found
 
 
@@ -181,3 +183,20 @@ def _check_subscribers(sim: Simulation) -> Iterator[str]:
             yield f"a subscriber holds {held.status} a{held.attempt} {held.text!r}, the record {job.status} a{job.attempt} {text!r}"
         if any(status == Status.COMPLETED for status, _ in client.trimmed):
             yield "text of a completed job was trimmed"
+
+
+def _check_rates(sim: Simulation) -> Iterator[str]:
+    """No minute has more requests to the provider than the limit of the model.
+
+    All requests of such a run ask the same model. A store that does not answer lets jobs start, and
+    a frozen worker sends its request later than it was counted.
+    """
+    limits = [limit.configured_requests for limit in sim.real.rates.limits() if limit.configured_requests is not None]
+    faults = [(step, sim.steps.faults[step.number]) for step in sim.steps.trace if step.number in sim.steps.faults]
+    unanswered = any(step.name.startswith("rates.") and kind in (Kind.REFUSED, Kind.UNANSWERED) for step, kind in faults)
+    if not limits or unanswered or any(kind in FREEZES for _, kind in faults):
+        return
+    sent = [step.at for step in sim.steps.trace if step.name == "provider.create"]
+    for at in sent:
+        if (number := sum(at <= one < at + 60 for one in sent)) > min(limits):
+            yield f"{number} requests within a minute from {at:.2f} on, {min(limits)} are allowed"

@@ -12,6 +12,7 @@ from chalicelib.domain.failures import ProviderQuotaExhausted, StreamCut
 from chalicelib.domain.jobs.job import Status, Usage
 from chalicelib.domain.jobs.job_type import Limits
 from chalicelib.domain.limits.circuit_breaker import FAILURE_THRESHOLD, CircuitBreaker, force_open, origin_of, record_failure
+from chalicelib.domain.limits.rate_limit import ACCOUNT, RateLimit
 from chalicelib.domain.limits.tenant_limits import TenantLimits
 from chalicelib.domain.queues.causes import CauseKind, cause_of
 from chalicelib.services.operations.force_circuit import close_circuit
@@ -223,6 +224,15 @@ async def limited(sim: Simulation) -> None:
         await sim.watch(await sim.submit(name, job_type=kind.name, input=name))
 
 
+async def rated(sim: Simulation) -> None:
+    """Three jobs of a model that may start two a minute. One is held until the scheduler releases it with a grant."""
+    limit = RateLimit(model=MODEL, account=ACCOUNT, configured_requests=2)
+    sim.real.rates.save_limit(limit, replace(limit, version=1))
+    for name in ("first of the minute", "second of the minute", "of the next minute"):
+        job = await sim.submit(name, ScriptedAnswer(pieces=1))
+    await sim.watch(job)
+
+
 async def crowded(sim: Simulation) -> None:
     """Three jobs of a tenant whose jobs run one at a time; one of them needs two attempts."""
     running = TenantLimits(tenant="acme", version=1, concurrency=1, queued={"total": 50, "normal": 40})
@@ -296,6 +306,7 @@ SCENARIOS = {
         Scenario(orphaned, (Status.CANCELLED, Status.COMPLETED)),
         Scenario(notified),
         Scenario(limited),
+        Scenario(rated),
         Scenario(crowded),
         Scenario(crowded_and_handed_over),
         Scenario(misdirected),

@@ -173,7 +173,6 @@ class Simulation(Processes):
                 skewed = SkewedClock(self.world.clock, self.sweeper_skew)
                 ctx = self.world.container.with_changes(clock=skewed)
                 self.spawn(self.run_call("sweep", sweep, ctx))
-                self.spawn(self.run_call("sweep", sweep_lines, ctx, skewed.now() + SERVE_MS))
                 self.spawn(self.run_call("sweep", serve_overdue_ends, ctx, skewed.now() + SERVE_MS))
                 self.spawn(self.run_call("sweep_lines", sweep_lines, ctx, skewed.now() + SERVE_MS))
             await asyncio.sleep(SWEEP_EVERY)
