@@ -12,6 +12,7 @@ from chalicelib.domain.errors import Throttled
 from chalicelib.domain.failures import ProviderQuotaExhausted
 from chalicelib.domain.jobs.job import Status, Usage
 from chalicelib.domain.limits.circuit_breaker import FAILURE_THRESHOLD, CircuitBreaker, force_open, origin_of, record_failure
+from chalicelib.domain.limits.rate_limit import ACCOUNT, RateLimit
 from chalicelib.domain.queues.lanes import STREAM
 from chalicelib.ports import Lease, ResponseEnded
 from tests.kit.http import Api, unreachable
@@ -396,3 +397,15 @@ def test_attempts_and_result_name_the_fallback_model_in_use(api: Api) -> None:
     [row] = api.call("GET", f"/jobs/{job_id}/attempts").json["data"]
     assert row["model"] == "big-2026"
     assert api.call("GET", f"/jobs/{job_id}/result").json["model"] == "big-2026"
+
+
+def test_closing_a_circuit_ends_the_wait_for_a_rate_limit(api: Api) -> None:
+    """An operator need not wait for a wrong `Retry-After` of a proxy."""
+    blocked = RateLimit(model=MODEL, account=ACCOUNT, blocked_until=2**45, refusals=3, version=1)
+    api.container.rates.save_limit(RateLimit(model=MODEL, account=ACCOUNT), blocked)
+
+    assert api.call("POST", f"/circuits/{MODEL}/close", {}, "stage_admin").status == 200
+
+    limit = api.container.rates.limit(ACCOUNT, MODEL)
+    assert limit is not None
+    assert (limit.blocked_until, limit.refusals) == (None, 0)

@@ -166,6 +166,13 @@ def learn_from_refusal(
     return replace(changed, blocked_until=blocked, refused_at=refused_at, refusals=refusals, version=limit.version + 1)
 
 
+def unblock(limit: RateLimit, now: Ms) -> RateLimit:
+    """End the wait that the provider asked for, on an operator's request: it was wrong."""
+    if (limit.blocked_until or 0) <= now:
+        return limit
+    return replace(limit, blocked_until=None, refusals=0, version=limit.version + 1)
+
+
 def configure(limit: RateLimit, requests: int | None, tokens: int | None) -> RateLimit:
     """Set or clear the limits of the operator.
 

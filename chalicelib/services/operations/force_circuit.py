@@ -6,8 +6,9 @@ from collections.abc import Callable
 
 from chalicelib.domain.limits import circuit_breaker as circuit_rules
 from chalicelib.domain.limits.circuit_breaker import CircuitBreaker
+from chalicelib.domain.limits.rate_limit import ACCOUNT, unblock
 from chalicelib.domain.units import Ms
-from chalicelib.ports import CircuitBreakers
+from chalicelib.ports import CircuitBreakers, Rates
 from chalicelib.services.compare_and_swap import update
 from chalicelib.services.log import Log
 from chalicelib.services.worker.admission.circuit_gate import log_state_change
@@ -44,6 +45,16 @@ def close_circuit(circuits: CircuitBreakers, log: Log, model: str, by: str, mark
         return current if current.is_healthy else circuit_rules.force_close(current, by, mark, now)
 
     return _force(circuits, log, model, change)
+
+
+def end_rate_wait(rates: Rates, model: str, now: Ms) -> None:
+    """Let a model start requests again before the wait is over that the provider asked for.
+
+    Raises:
+        Unavailable: the store did not answer; the model may or may not wait.
+    """
+    if (seen := rates.limit(ACCOUNT, model)) is not None:
+        update(rates.save_limit, seen, lambda limit: unblock(limit, now))
 
 
 def _force(circuits: CircuitBreakers, log: Log, model: str, change: Callable[[CircuitBreaker], CircuitBreaker]) -> CircuitBreaker:

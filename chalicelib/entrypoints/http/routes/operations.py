@@ -16,7 +16,7 @@ from chalicelib.entrypoints.http.requests import schemas
 from chalicelib.entrypoints.http.requests.names import name_in_path
 from chalicelib.entrypoints.http.server import ApiRequest, ApiResponse, Effect, endpoint
 from chalicelib.observability import record
-from chalicelib.services.operations.force_circuit import close_circuit, open_circuit
+from chalicelib.services.operations.force_circuit import close_circuit, end_rate_wait, open_circuit
 from chalicelib.services.operations.health_check import check_health, visible_circuits
 from chalicelib.services.scheduling.visits import ask_for_visit
 
@@ -51,11 +51,13 @@ def force_open(request: ApiRequest, model: str) -> ApiResponse:
 
 @endpoint(blueprint, "POST", "/circuits/{model}/close", Role.ADMIN, effect=Effect.STAGE)
 def force_close(request: ApiRequest, model: str) -> ApiResponse:
-    """Close a model's circuit, so that its jobs run again."""
+    """Close a model's circuit and end its wait for a rate limit, so that its jobs run again."""
     ctx, name = request.container, name_in_path(model, "model")
     job_requests.check(schemas.CIRCUIT, request.json())
     circuit = close_circuit(ctx.circuit_breakers, record, name, request.caller.user, ctx.new_id(), ctx.clock.now())
-    ask_for_visit(ctx, cause_of(CauseKind.CIRCUIT, name))  # also if it was closed already: perhaps the last request could not ask
+    end_rate_wait(ctx.rates, name, ctx.clock.now())
+    for kind in (CauseKind.CIRCUIT, CauseKind.RATE):  # also if it was closed already: perhaps the last request could not ask
+        ask_for_visit(ctx, cause_of(kind, name))
     return ApiResponse(body=_circuit(circuit, request))
 
 
