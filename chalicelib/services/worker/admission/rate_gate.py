@@ -106,11 +106,15 @@ def granted_rate(job: Job, grant: Grant | None, now: Ms) -> RateTaken | None:
 
 
 async def _has_line(ctx: WorkerContext, cause: str, job: Job) -> bool:
-    """Whether other jobs of the tenant wait for the cause."""
+    """Whether other jobs of the tenant wait for the cause; not, if that cannot be read: the window still counts."""
     known, now = ctx.local_state.lines_seen, ctx.clock.now()
     seen = known.get((cause, job.tenant))
     if seen is None or not 0 <= now - seen[0] < LINE_TTL_MS:
-        held = await ctx.offload(ctx.lines.held, cause, job.tenant, 2)
+        try:
+            held = await ctx.offload(ctx.lines.held, cause, job.tenant, 2)
+        except Exception as exc:  # noqa: BLE001 - as in `load_rate_limits`
+            ctx.log("rate_line_unavailable", cause=cause, error=exc)
+            return False
         seen = now, frozenset(one.job_id for one in held)
         known.put((cause, job.tenant), seen)
     return bool(seen[1] - {job.id})

@@ -275,6 +275,21 @@ def test_a_request_above_the_limit_alone_fails_before_it_is_sent() -> None:
     assert world.provider.requests == []
 
 
+def test_a_job_keeps_within_the_limit_while_the_lines_cannot_be_read() -> None:
+    world = World(WHOLE)
+    limit = RateLimit(model=MODEL, account=ACCOUNT, configured_requests=2, version=1)
+    world.container.rates.save_limit(RateLimit(model=MODEL, account=ACCOUNT), limit)
+    with refusing(world.container.lines, "held", 10**6) as calls:
+        jobs = [world.submit() for _ in range(3)]
+        world.deliver()
+
+    statuses = sorted(world.job(job).status for job in jobs)
+    assert calls[0] >= 3
+    assert statuses == [Status.COMPLETED, Status.COMPLETED, Status.HELD]
+    assert len(world.provider.requests) == 2
+    assert {event["cause"] for event in events(world, "rate_line_unavailable")} == {f"rate:{MODEL}"}
+
+
 class _Scripts:
     """Decides on each request when it comes."""
 
