@@ -19,8 +19,8 @@ from chalicelib.services.retrying import offload_with_retry
 from chalicelib.services.scheduling.slot_lines import release_after
 from chalicelib.services.update_job import update_job
 from chalicelib.services.worker.admission.gates import pass_on
-from chalicelib.services.worker.admission.rate_gate import give_back
-from chalicelib.services.worker.admission.type_gate import uncount_start
+from chalicelib.services.worker.admission.rate_gate import give_back, granted_rate
+from chalicelib.services.worker.admission.type_gate import counted_by, uncount_start
 from chalicelib.services.worker.attempt import Attempt
 from chalicelib.services.worker.context import WorkerContext
 from chalicelib.services.worker.evaluate_attempt import job_error
@@ -54,8 +54,7 @@ async def claim_job(ctx: WorkerContext, wake_up: WakeUp, job: Job, owner: str, a
     claimed = await offload_with_retry(ctx, update_job, ctx.jobs, job, change, admission.slots or None)
     ctx.local_state.sent_for_slots.remove(job.id)
     if claimed is None or not transitions.owns(claimed, generation, owner):
-        await uncount_start(ctx, job, admission.counted_at)
-        await give_back(ctx, admission.rate)
+        await return_taken(ctx, wake_up, job, admission, is_stale=claimed is None)
         if claimed is not None and claimed.status.is_terminal:
             await pass_on(ctx, job)
         return None
@@ -79,6 +78,20 @@ async def claim_job(ctx: WorkerContext, wake_up: WakeUp, job: Job, owner: str, a
         spec = replace(spec, config=replace(spec.config, model=claimed.attempt_model))
     chunks = await offload_with_retry(ctx, ctx.chunks.read, claimed.id, claimed.attempt) if claimed.is_resumable else ()
     return Attempt(claimed, spec, kind, owner, clock.now(), admission, chunks)
+
+
+async def return_taken(ctx: WorkerContext, wake_up: WakeUp, job: Job, admission: RunNow, *, is_stale: bool) -> None:
+    """Give back what was taken for a claim that did not happen.
+
+    Args:
+        is_stale: the wake-up no longer applies. If it came twice, the job uses what the scheduler has
+            taken for it (protocol rule 32: a grant is counted), so that stays.
+    """
+    grant = wake_up.grant if is_stale else None
+    if grant is None or admission.counted_at != counted_by(job, grant):
+        await uncount_start(ctx, job, admission.counted_at)
+    if grant is None or admission.rate != granted_rate(job, grant, grant.at):
+        await give_back(ctx, admission.rate)
 
 
 async def _fail_claimed_job(ctx: WorkerContext, claimed: Job, error: JobError) -> None:

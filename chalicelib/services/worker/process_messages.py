@@ -25,11 +25,10 @@ from chalicelib.ports import Lease, QueueMessage
 from chalicelib.services.load_jobs import LoadedJobs, load_readable_jobs
 from chalicelib.services.worker.admission.circuit_gate import load_circuit_breakers
 from chalicelib.services.worker.admission.gates import admit_job, hold_job
-from chalicelib.services.worker.admission.rate_gate import give_back, load_rate_limits
+from chalicelib.services.worker.admission.rate_gate import load_rate_limits
 from chalicelib.services.worker.admission.slot_gate import slot_gate, wait_for_slot
-from chalicelib.services.worker.admission.type_gate import uncount_start
 from chalicelib.services.worker.attempt import Attempt
-from chalicelib.services.worker.claim_job import claim_job
+from chalicelib.services.worker.claim_job import claim_job, return_taken
 from chalicelib.services.worker.context import WorkerContext
 from chalicelib.services.worker.run_attempt import AttemptRunner
 
@@ -280,9 +279,8 @@ class _Invocation:
                 break
             admission = replace(admission, slots=slots)
         wait = slots if isinstance(slots, WaitUntil) else wait_for_slot(candidate.job, scope)
-        await uncount_start(ctx, candidate.job, admission.counted_at)
-        await give_back(ctx, admission.rate)
-        await hold_job(ctx, candidate.wake_up, candidate.job, wait)
+        held = await hold_job(ctx, candidate.wake_up, candidate.job, wait)
+        await return_taken(ctx, candidate.wake_up, candidate.job, admission, is_stale=held is None)
         return None
 
     async def _heartbeat(self, lease: Lease, tasks: list[asyncio.Task[None]]) -> None:

@@ -10,7 +10,10 @@ from chalicelib.domain.failures import AttemptFailed, ProviderRateLimited, Provi
 from chalicelib.domain.jobs.job import Status
 from chalicelib.domain.limits.circuit_breaker import CircuitBreaker, CircuitState
 from chalicelib.domain.limits.rate_limit import ACCOUNT, RateLimit
+from chalicelib.domain.limits.sliding_window import used
+from chalicelib.domain.queues.wakeup import Grant, WakeUp
 from chalicelib.domain.rate_headers import Refusal
+from chalicelib.ports import QueueMessage
 from tests.kit.failing_store import refusing
 from tests.kit.live_stage import run_until
 from tests.kit.provider import Script
@@ -288,6 +291,21 @@ def test_a_job_keeps_within_the_limit_while_the_lines_cannot_be_read() -> None:
     assert statuses == [Status.COMPLETED, Status.COMPLETED, Status.HELD]
     assert len(world.provider.requests) == 2
     assert {event["cause"] for event in events(world, "rate_line_unavailable")} == {f"rate:{MODEL}"}
+
+
+def test_a_grant_that_comes_twice_stays_counted() -> None:
+    """The copy whose claim comes too late gives nothing back, because the job that runs uses it."""
+    world = World(WHOLE)
+    limit = RateLimit(model=MODEL, account=ACCOUNT, configured_requests=2, version=1)
+    world.container.rates.save_limit(RateLimit(model=MODEL, account=ACCOUNT), limit)
+    job, now = world.submit(), world.clock.now()
+    world.container.rates.take(ACCOUNT, MODEL, job.tokens, 1, now)
+    wake_up = WakeUp(job.id, job.generation, Grant(f"rate:{MODEL}", now, job.tokens)).to_json()
+
+    world.deliver(messages=[QueueMessage(wake_up, "r1"), QueueMessage(wake_up, "r2")])
+
+    assert (world.job(job).status, len(world.provider.requests)) == (Status.COMPLETED, 1)
+    assert used(world.container.rates.frames(ACCOUNT, MODEL, now), now) == (1, job.tokens)
 
 
 class _Scripts:

@@ -13,6 +13,7 @@ import pytest
 from chalicelib.domain.auth.identity import Caller
 from chalicelib.domain.jobs.job import Job, Status
 from chalicelib.domain.jobs.job_type import JobType, Limits
+from chalicelib.domain.jobs.transitions import claim
 from chalicelib.domain.limits.circuit_breaker import CircuitBreaker, force_open
 from chalicelib.domain.limits.tenant_limits import TenantLimits
 from chalicelib.domain.limits.type_rate import ACCOUNT
@@ -189,6 +190,25 @@ def test_a_granted_start_is_counted_once() -> None:
 
     assert [world.job(job).status for job in (first, second)] == [Status.COMPLETED] * 2
     assert counted_starts(world) == 2
+
+
+def test_a_grant_that_comes_twice_stays_counted() -> None:
+    """The copy whose claim comes too late gives nothing back, because the worker that has the job uses it."""
+    world = chore_world(RecordingHandler(1.0), limits=Limits(concurrency=2, per_minute=5))
+    (job,) = submitted(world, 1)
+    now, real = world.clock.now(), world.container.leases.open
+    world.container.rates.take(ACCOUNT, "chore", 0, 1, now)
+
+    def open_and_lose(lease: Any) -> None:
+        real(lease)
+        claimed = claim(world.job(job), job.generation, "another worker", now)
+        assert claimed is not None
+        world.container.jobs.replace(world.job(job), claimed)
+
+    world.container.leases.open = open_and_lose  # type: ignore[method-assign]
+    world.deliver("work", [QueueMessage(WakeUp(job.id, job.generation, Grant("type:chore", now)).to_json(), "r")])
+
+    assert (world.job(job).owner, world.job(job).attempt, counted_starts(world)) == ("another worker", 1, 1)
 
 
 def test_a_grant_is_given_back_if_the_job_waits_for_something_else() -> None:
