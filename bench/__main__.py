@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-NAMES = ("throughput", "cost", "rows", "imports", "batch", "readers", "contention", "waiting")
+NAMES = ("throughput", "cost", "rows", "imports", "batch", "readers", "contention", "gates", "waiting")
 ROOT = Path(__file__).parent.parent
 REPORT = ROOT / ".local" / "bench.json"
 

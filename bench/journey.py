@@ -90,7 +90,7 @@ class _Api(Api):
 
 def run_journey() -> Journey:
     """Run the job once. The counts do not depend on the machine's clock or speed."""
-    with _mocked_aws(), _deployed_stage() as (container, loop, journey):
+    with mocked_aws(), _deployed_stage() as (container, loop, journey):
         client = _Client(_Api(), container, journey)
         client.open()
         job_id = client.submit()
@@ -224,7 +224,7 @@ def _record(number: int, change: Change) -> dict[str, Any]:
 
 
 @contextmanager
-def _mocked_aws() -> Iterator[None]:
+def mocked_aws() -> Iterator[None]:
     """Run moto in this process, with fake credentials and new AWS clients."""
     environment = {name: value for name, value in os.environ.items() if name not in REMOVED_VARIABLES}
     with mock.patch.dict(os.environ, {**environment, **CREDENTIALS}, clear=True), mock_aws():
