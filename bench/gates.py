@@ -65,7 +65,7 @@ def measure() -> Finding:
     """Measure a job with nothing set, and each gate in each state."""
     unset = cost_of_start(nothing)
     starts = {name: cost_of_start(gate.allow, gate.limits) for name, gate in GATES.items()}
-    starts["queued-jobs limit"] = cost_of_start(_set_limits(queued={"total": 100}))
+    starts["queued-jobs limit"] = cost_of_start(_set_limits(LimitsChange(queued={"total": 100})))
     waits = {name: cost_of_wait(gate) for name, gate in GATES.items()}
     hours = {name: (cost_of_hour(gate, 1), cost_of_hour(gate, MANY)) for name, gate in GATES.items()}
     added = {name: _less(many, one) for name, (one, many) in hours.items()}
@@ -211,8 +211,8 @@ def _use_up(account: str, name: str) -> Step:
     return step
 
 
-def _set_limits(queued: Mapping[str, int | None] | None = None, **values: int) -> Step:
-    return lambda stage: set_limits(stage.ctx, ALICE.tenant, LimitsChange(values=values, queued=queued or {}), "olga")
+def _set_limits(change: LimitsChange) -> Step:
+    return lambda stage: set_limits(stage.ctx, ALICE.tenant, change, "olga")
 
 
 def _pause(scope: PauseScope) -> Step:
@@ -248,8 +248,8 @@ def _both(*steps: Step) -> Step:
 
 def _slots(name: str, scope: str) -> Gate:
     return Gate(
-        allow=_set_limits(**{name: 10}),
-        hold=_both(_set_limits(**{name: 1}), lambda stage: stage.occupy(scope)),
+        allow=_set_limits(LimitsChange(values={name: 10})),
+        hold=_both(_set_limits(LimitsChange(values={name: 1})), lambda stage: stage.occupy(scope)),
         open=Stage.vacate,
     )
 
@@ -337,7 +337,7 @@ def cost_of_hour(gate: Gate, count: int) -> Cost:
 def cost_of_refusal() -> Cost:
     """Return what a submission costs that the queued-jobs limit refuses."""
     with _stage() as stage:
-        _set_limits(queued={"total": 1})(stage)
+        _set_limits(LimitsChange(queued={"total": 1}))(stage)
         stage.world.submit()
         stage.meter.rows.clear()
         try:
