@@ -203,10 +203,11 @@ def test_the_scheduler_looks_at_the_line_of_a_model_whose_limits_are_set(api: Ap
     assert visits(api) == [shard_of(f"rate:{MODEL}", api.container.scheduler_shards)]
 
 
-def test_the_scheduler_looks_at_the_line_of_a_circuit_that_is_closed_by_hand(api: Api) -> None:
+def test_the_scheduler_looks_at_the_lines_of_a_model_whose_circuit_is_closed_by_hand(api: Api) -> None:
+    """It may start requests again, whether it waited for the circuit or for the rate limit."""
     assert api.call("POST", f"/circuits/{MODEL}/close", {}, "stage_admin").status == 200
 
-    assert visits(api) == [shard_of(f"circuit:{MODEL}", api.container.scheduler_shards)]
+    assert visits(api) == [shard_of(f"{kind}:{MODEL}", api.container.scheduler_shards) for kind in ("circuit", "rate")]
 
 
 def visits(api: Api) -> list[int]:
