@@ -5,11 +5,15 @@ Both listen on 127.0.0.1 only and write only below `.local/`.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import socket
+import tempfile
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -95,6 +99,18 @@ def llmock(port: int) -> Emulator:
     command = [str(PYTHON), "-c", "from llmock.cli import app; app()", "serve", "--host", HOST, "--port", str(port)]
     pace = ["--stream-chunk-delay-ms", "20", "--response-style", "echo", "--log-level", "warning"]
     return Emulator("llmock", port, command + pace, {}, "/health")
+
+
+@contextmanager
+def port_lock() -> Iterator[None]:
+    """Let one checkout at a time choose ports, from the choice until its emulators listen.
+
+    Otherwise two find the same port free, and the one that comes late takes the other's emulator for its own.
+    """
+    path = Path(tempfile.gettempdir()) / f"headrace-ports-{os.getuid()}.lock"
+    with path.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # ends with the file or the process
+        yield
 
 
 def free_port(preferred: int) -> int:

@@ -14,7 +14,7 @@ from infra.deploy import deploy
 from infra.error_handling import without_tracebacks
 from infra.local import stack_file
 from infra.local.down import stop
-from infra.local.emulators import Emulator, answers, failure, free_port, llmock, ministack
+from infra.local.emulators import Emulator, answers, failure, free_port, llmock, ministack, port_lock
 from infra.local.fingerprint import fingerprint
 from infra.local.processes import Started
 from infra.local.proxies import left_out
@@ -60,9 +60,10 @@ def up() -> Stack:
 
 
 def _start() -> Stack:
-    emulators = [ministack(free_port(MINISTACK_PORT)), llmock(free_port(LLMOCK_PORT))]
+    emulators: list[Emulator] = []
     try:
-        with _step("starting the emulators"):
+        with _step("starting the emulators"), port_lock():
+            emulators += [ministack(free_port(MINISTACK_PORT)), llmock(free_port(LLMOCK_PORT))]
             processes = _start_emulators(emulators)
         aws, openai = emulators
         stack = {"stage": "local", "region": LOCAL_REGION, "aws_endpoint": aws.url, "openai_url": openai.url}

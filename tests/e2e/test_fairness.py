@@ -14,7 +14,7 @@ from tests.summary import SUMMARY
 ROWS, URGENT_ROWS = 4_900, 100
 JOBS, EVERY = 8, 5.0  # of the other tenant, and seconds between two of them
 MOST = 3.0  # times as long as on an empty stage
-LEAST_SECONDS = 1.0  # a shorter time on the empty stage is taken for this long: the scheduler looks twice a second
+LEAST_SECONDS = 2.0  # a shorter time on the empty stage is taken for this long: what two processors beside other tests allow
 
 
 def test_single_jobs_beside_five_thousand_of_another_tenant_take_at_most_three_times_as_long(

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import stat
+import tempfile
+import threading
 from pathlib import Path
 
 import pytest
 
 from infra.cloud import Cloud
 from infra.local import stack_file, up
-from infra.local.emulators import HOST, _environment, free_port, llmock, ministack
+from infra.local.emulators import HOST, _environment, free_port, llmock, ministack, port_lock
 from infra.local.fingerprint import fingerprint
 from infra.local.processes import Started
 
@@ -55,6 +57,24 @@ def test_stage_and_endpoint_that_do_not_match_are_refused(stage: str, endpoint: 
 def test_emulators_listen_on_loopback_only() -> None:
     assert ministack(4566).settings["BIND_HOST"] == HOST
     assert llmock(4577).command[-10:][llmock(4577).command[-10:].index("--host") + 1] == HOST
+
+
+def test_ports_are_chosen_by_one_checkout_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    order: list[str] = []
+
+    def second() -> None:
+        with port_lock():
+            order.append("second")
+
+    with port_lock():
+        other = threading.Thread(target=second)
+        other.start()
+        other.join(0.2)
+        order.append("first")
+    other.join()
+
+    assert order == ["first", "second"]
 
 
 def test_taken_port_is_replaced_by_a_free_one() -> None:
