@@ -200,14 +200,15 @@ async def limited(sim: Simulation) -> None:
     """Two jobs with a task handler, of a type that runs one at a time. The scheduler releases the other one."""
 
     running: set[str] = set()
-    frozen = any(kind in FREEZES for kind in sim.steps.faults.values())  # the job of a frozen worker is reclaimed while it still runs
+    # The job of a frozen worker, or one that a fast clock takes for dead, is claimed again while the worker still runs.
+    replaced = sim.sweeper_skew > 0 or any(kind in FREEZES for kind in sim.steps.faults.values())
 
     async def work(task: TaskRun) -> Any:
         holder = f"{task.job.id}#{task.job.generation}"
         running.add(holder)
         try:
             for step in range(3):
-                if len(running) > 1 and not frozen:
+                if len(running) > 1 and not replaced:
                     sim.history.problems.append(f"more than one at once: {sorted(running)}")
                 await task.run_sync(task.context.job_files.size, task.job.tenant, task.job.id, "object")
                 task.report_progress(step + 1, 3)
