@@ -48,6 +48,11 @@ class DynamoStores:
     def __init__(self, stage: str) -> None:
         self.stage = stage
 
+    def shards_of(self, tenant: str) -> int:
+        """In how many shards the indexes may have the jobs of a tenant. The container has a cache for it."""
+        limits = self.tenant_limits.get(tenant)
+        return limits.shards if limits is not None else 1
+
     @cached_property
     def blobs(self) -> Blobs:
         from chalicelib.adapters.s3.blobs import Blobs
@@ -58,13 +63,13 @@ class DynamoStores:
     def lines(self) -> Lines:
         from chalicelib.adapters.dynamodb.lines import DynamoLines
 
-        return DynamoLines(self.stage)
+        return DynamoLines(self.stage, self.shards_of)
 
     @cached_property
     def jobs(self) -> Jobs:
         from chalicelib.adapters.dynamodb.jobs.records import DynamoJobs
 
-        return DynamoJobs(self.stage)
+        return DynamoJobs(self.stage, self.shards_of)
 
     @cached_property
     def job_specs(self) -> JobSpecs:

@@ -269,6 +269,9 @@ class Container(DynamoStores):
         """The limits that hold for a tenant, at most half a minute old."""
         return self._tenant_limits_cache.get(tenant)
 
+    def shards_of(self, tenant: str) -> int:
+        return self._tenant_limits_cache.shards_of(tenant)
+
     def caller_by_key_hash(self, key_hash: str) -> Caller | None:
         return self.api_key_cache.caller(key_hash)
 

@@ -18,7 +18,7 @@ app = typer.Typer(invoke_without_command=True, rich_markup_mode=None, no_args_is
 NONE = "none"  # the value of an option that removes a limit
 Tenant = Annotated[str, typer.Argument(metavar="TENANT", help="The tenant.", show_default=False, callback=text)]
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="The model.", show_default=False, callback=text)]
-COLUMNS = ("tenant", "weight", "running", "each user", "queued")
+COLUMNS = ("tenant", "weight", "running", "each user", "queued", "shards")
 MODEL_COLUMNS = ("model", "requests", "tokens", "source", "blocked until", "waiting", "others")
 TYPE_COLUMNS = ("job type", "running", "starts", "waiting", "others")
 LANES = ("urgent", "high", "normal", "low")
@@ -86,18 +86,28 @@ def set_limits(
             metavar="LANE=JOBS", help="How many of its jobs may be unfinished: low=500, total=9000, low=none.", show_default=False
         ),
     ] = None,
+    shards: Annotated[
+        int | None,
+        typer.Option(help="Shards of the indexes for its jobs: 1, 2, 4, 8 or 16, never fewer than before.", show_default=False),
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Set limits of a tenant. What is not given stays; none: as the settings of the stage say. For admins of all tenants."""
+    """Set limits of a tenant. What is not given stays; none: as the settings of the stage say. For admins of all tenants.
+
+    \b
+    headrace limits set acme --concurrency 50 --user-concurrency 5 --queued low=10000
+    headrace limits set acme --shards 4
+    """
     given: dict[str, Any] = {
         "weight": weight,
         "concurrency": _jobs("--concurrency", concurrency),
         "user_concurrency": _jobs("--user-concurrency", user_concurrency),
         "queued": dict(_lane_and_jobs(one) for one in queued) if queued else None,
+        "shards": shards,
     }
     body = {name: None if value == NONE else value for name, value in given.items() if value is not None}
     if not body:
-        raise UsageError("Say which limit to set: --weight, --concurrency, --user-concurrency or --queued.")
+        raise UsageError("Say which limit to set: --weight, --concurrency, --user-concurrency, --queued or --shards.")
     answer = session(ctx).api.put(f"/limits/tenants/{quote(tenant, safe='')}", body)
     if as_json:
         output.print_json(answer)
@@ -126,7 +136,7 @@ def _lane_and_jobs(one: str) -> tuple[str, int | None]:
 
 
 def _print(rows: list[dict[str, Any]]) -> None:
-    table = Listing(COLUMNS, whole=("running", "each user"), folded=("queued",), spare=("weight",))
+    table = Listing(COLUMNS, whole=("running", "each user"), folded=("queued",), spare=("weight", "shards"))
     for row in rows:
         queued = ", ".join(f"{lane} {jobs}" for lane, jobs in (row.get("queued") or {}).items() if jobs is not None)
         table.add_row(
@@ -135,6 +145,7 @@ def _print(rows: list[dict[str, Any]]) -> None:
             _used(row.get("running"), row.get("concurrency")),
             _used(row.get("user_running"), row.get("user_concurrency")),
             queued,
+            str(row.get("shards") or ""),
         )
     table.print()
 

@@ -29,6 +29,7 @@ UNLIMITED = {
     "user_concurrency": None,
     "user_running": None,
     "queued": NO_QUEUED,
+    "shards": 1,
     "updated_at": None,
     "updated_by": None,
 }
@@ -136,7 +137,7 @@ def test_operator_of_all_tenants_may_not_set_limits(api: Api) -> None:
         ({"weight": 1_000}, "weight"),
         ({"queued": {"slow": 4}}, "queued"),
         ({"queued": {"low": -1}}, "queued.low"),
-        ({"shards": 2}, ""),
+        ({"slots": 2}, ""),
         ({"version": 3}, ""),
     ],
 )

@@ -39,6 +39,7 @@ class InMemoryContainer(InMemoryAdapters, Container):
 
     def __init__(self, *scripts: Script, clock: ManualClock | None = None, loop: JumpingLoop | None = None) -> None:
         InMemoryAdapters.__init__(self, clock=clock or ManualClock())
+        self.jobs.shards_of = self.shards_of
         self.settings = Settings(requests_per_minute=600)
         self.stage = self.settings.stage
         self.provider = ScriptedProvider(*scripts)

@@ -16,7 +16,8 @@ from chalicelib.adapters.decoding import decode_readable
 from chalicelib.adapters.dynamodb import client as dynamodb
 from chalicelib.adapters.dynamodb.client import ConditionFailed, IntAttribute, Item, bound, decoded
 from chalicelib.adapters.dynamodb.jobs.item import JobItem
-from chalicelib.domain.jobs.index_keys import LINE_RANKS, line_key
+from chalicelib.adapters.dynamodb.jobs.shards import ShardsOf, query_shards
+from chalicelib.domain.jobs.index_keys import LINE_RANKS, line_key, shard_keys
 from chalicelib.domain.jobs.job import Job
 from chalicelib.domain.limits.held_job import HeldJob
 from chalicelib.domain.queues.causes import bucket_of, cause_mark
@@ -49,10 +50,11 @@ class ShardItem(Item):
 
 class DynamoLines:
     """Units: 1 to write a row or a shard, 1 for each 4 KB of rows (some forty), 0.5 for each 4 KB of
-    held jobs (some fifteen), counted or read.
+    held jobs (some fifteen), counted or read, in each shard of their tenant.
     """
 
-    def __init__(self, stage: str) -> None:
+    def __init__(self, stage: str, shards_of: ShardsOf) -> None:
+        self._shards_of = shards_of
         self._rows = bound(LineItem, stage, "coordination")
         self._shards = bound(ShardItem, stage, "coordination")
         self._jobs = bound(JobItem, stage, "jobs")
@@ -67,13 +69,17 @@ class DynamoLines:
 
     def held(self, cause: str, tenant: str, limit: int, after: str | None = None) -> list[HeldJob]:
         beyond = self._jobs.g_lk > after if after is not None else None
-        found = self._jobs.by_line.query(line_key(tenant, cause), beyond, limit=limit, page_size=limit)
+        found = query_shards(self._jobs.by_line, self._keys(tenant, cause), beyond, limit, _place)
         return list(decode_readable(found, _held_job_of))
 
     def count(self, cause: str, tenant: str, limit: int, *, before: str | None = None, lane: str | None = None) -> int:
         key = self._jobs.g_lk
         place = key < before if before is not None else key.startswith(f"{LINE_RANKS[lane]}#") if lane is not None else None
-        return dynamodb.count(self._jobs, line_key(tenant, cause), place, limit, index="by_line")
+        found = 0
+        for shard in self._keys(tenant, cause):
+            if found < limit:
+                found += dynamodb.count(self._jobs, shard, place, limit - found, index="by_line")
+        return found
 
     def remove(self, line: Line) -> bool:
         try:
@@ -115,6 +121,9 @@ class DynamoLines:
         with suppress(ConditionFailed):
             dynamodb.delete(self._shards(SHARDS, str(shard.number)), self._shards.owner == shard.owner)
 
+    def _keys(self, tenant: str, cause: str) -> list[str]:
+        return shard_keys(line_key(tenant, cause), self._shards_of(tenant))
+
     def _row(self, cause: str, tenant: str) -> LineItem:
         return self._rows(f"lines#{bucket_of(cause)}", f"{cause_mark(cause)}#{tenant}")
 
@@ -130,6 +139,10 @@ def _shard_of(item: ShardItem) -> Shard:
     return Shard(number=int(item.sk), owner=item.owner, until=item.until, asleep_until=item.asleep_until or 0, since=item.since or 0)
 
 
+def _place(item: JobItem) -> str:
+    return item.g_lk or ""
+
+
 def _held_job_of(item: JobItem) -> HeldJob:
     return HeldJob(
         job_id=item.id,
@@ -142,5 +155,5 @@ def _held_job_of(item: JobItem) -> HeldJob:
         queued_at=item.queued_at,
         tokens=item.tokens or 0,
         crashes=item.crashes or 0,
-        place=item.g_lk or "",
+        place=_place(item),
     )

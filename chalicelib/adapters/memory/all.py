@@ -90,5 +90,6 @@ class InMemoryAdapters:
         self.circuit_breakers = MemoryCircuitBreakers(self.pauses)
         self.connections = MemoryConnections(self.semaphores)
         self.queues = MemoryQueues(self.clock)
+        self.jobs.shards_of = self.tenant_limits.shards_of
         self.lines = MemoryLines(self.jobs)
         self.job_data = MemoryJobData(self.job_specs, self.chunks, self.results, self.subscriptions, self.dependencies, self.job_files)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 
 from chalicelib.domain.errors import DedupeConflict, IdempotencyKeyTaken, SlotsFull, StaleVersion
-from chalicelib.domain.jobs.index_keys import DUE_SHARDS, LISTED_BY_END, due_partition, due_shard, sort_key
+from chalicelib.domain.jobs.index_keys import DUE_SHARDS, LISTED_BY_END, due_partition, due_shard, sort_key, tenant_shard
 from chalicelib.domain.jobs.job import Job
 from chalicelib.domain.jobs.transitions import counted_by, is_stored
 from chalicelib.domain.limits.slots import scope_of
@@ -17,11 +17,15 @@ from chalicelib.ports import IdempotencyRecord, IdempotentResult, JobQuery
 
 
 class MemoryJobs:
-    """Tests may use `records`, the job records by id, and `slots`, how many of each key are taken."""
+    """Tests may use `records`, the job records by id, and `slots`, how many of each key are taken.
+
+    `shards_of` says how many shards of a tenant's lists are read; jobs in others are not found.
+    """
 
     def __init__(self) -> None:
         self.records: dict[str, Job] = {}
         self.slots: Counter[str] = Counter()
+        self.shards_of: Callable[[str], int] = lambda _tenant: 1
         self._idempotency: dict[tuple[str, str], tuple[IdempotentResult, Ms]] = {}
         self._dedupe_keys: dict[tuple[str, str, str], str] = {}
         self._lock = threading.RLock()
@@ -120,8 +124,9 @@ class MemoryJobs:
                 self.records[job_id] = replace(job, due_at=until, version=job.version + 1)
 
     def page(self, query: JobQuery) -> tuple[list[str], str | None]:
+        shards = self.shards_of(query.tenant)
         with self._lock:
-            matching = [job for job in self.records.values() if _matches(job, query)]
+            matching = [job for job in self.records.values() if _matches(job, query) and tenant_shard(job) < shards]
         rows = sorted(((_sort_key(job, query), job.id) for job in matching), reverse=True)
         if query.before:
             rows = [row for row in rows if row[0] < query.before]

@@ -80,6 +80,11 @@ class MemoryTenantLimits:
         self.reads.append(tenant)
         return self._table.get(tenant)
 
+    def shards_of(self, tenant: str) -> int:
+        """In how many shards the indexes may have the jobs of a tenant."""
+        limits = self._table.get(tenant)
+        return limits.shards if limits is not None else 1
+
     def all(self) -> list[TenantLimits]:
         return self._table.select(lambda _: True, lambda limits: limits.tenant)
 

@@ -6,7 +6,7 @@ import threading
 from dataclasses import replace
 
 from chalicelib.adapters.memory.jobs import MemoryJobs
-from chalicelib.domain.jobs.index_keys import place_in_line
+from chalicelib.domain.jobs.index_keys import place_in_line, tenant_shard
 from chalicelib.domain.jobs.job import Job
 from chalicelib.domain.limits.held_job import HeldJob
 from chalicelib.domain.queues.causes import bucket_of
@@ -43,7 +43,8 @@ class MemoryLines:
 
     def held(self, cause: str, tenant: str, limit: int, after: str | None = None) -> list[HeldJob]:
         records = {**self.stale, **{job.id: job for job in list(self._jobs.records.values()) if job.is_in_line}}
-        jobs = [job for job in records.values() if job.cause == cause and job.tenant == tenant]
+        shards = self._jobs.shards_of(tenant)
+        jobs = [job for job in records.values() if job.cause == cause and job.tenant == tenant and tenant_shard(job) < shards]
         found = sorted((place_in_line(job), job) for job in jobs if after is None or place_in_line(job) > after)
         return [_held_job_of(job, place) for place, job in found[:limit]]
 

@@ -1,4 +1,9 @@
-"""Compute the sort keys of job lists and the partitions of the index of due jobs."""
+"""Compute the sort keys of job lists, and the partitions of the indexes.
+
+The lists of a busy tenant are in several shards, because a partition of an index takes 1,000 writes a
+second, and one that is full throttles the table. A job remembers how many its tenant had when it was
+submitted, so it stays in its shard when they become more.
+"""
 
 from __future__ import annotations
 
@@ -46,8 +51,23 @@ def due_shard(job_id: str) -> int:
 LINE_RANKS = {lane: rank for rank, lane in enumerate(LANES)}  # by the lane of a job: the urgent ones come first
 
 
+def tenant_shard(job: Job) -> int:
+    """Return the shard of its tenant's partitions that holds a job."""
+    return crc32(job.id.encode()) % job.shards if job.shards > 1 else 0
+
+
+def shard_key(partition: str, shard: int) -> str:
+    """Return the key of a shard of a tenant's partition. The first one has the name that the partition has without shards."""
+    return f"{partition}#{shard}" if shard else partition
+
+
+def shard_keys(partition: str, shards: int) -> list[str]:
+    """Return the keys of all shards of a tenant's partition."""
+    return [shard_key(partition, shard) for shard in range(max(1, shards))]
+
+
 def line_key(tenant: str, cause: str) -> str:
-    """Return the partition of the index `by_line` with the jobs of one line."""
+    """Return the partition of the index `by_line` with the jobs of one line; see `shard_key`."""
     return f"{tenant}#{cause_mark(cause)}"
 
 

@@ -154,6 +154,7 @@ class Job:
     places: tuple[str, ...] = ()  # keys of the queued-jobs limits that count it, until it has ended
     waits: tuple[Wait, ...] = ()  # the last times for which it was held, the latest last
     pause: JobPause | None = None  # it does not start until it is resumed; None: it was not paused
+    shards: int = 1  # in how many shards the indexes had the jobs of its tenant when it was submitted; never changes
     ttl: int | None = None  # seconds since 1970 when DynamoDB may remove it; None: not ended
 
     @property

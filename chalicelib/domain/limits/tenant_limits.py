@@ -1,4 +1,5 @@
-"""The limits of a tenant: its share, how many of its jobs run at once, and how many may wait.
+"""The limits of a tenant: its share, how many of its jobs run at once, how many may wait, and how many
+shards the indexes have for its jobs.
 
 An operator of all tenants sets them. What is not set is as the stage's settings say.
 """
@@ -9,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from chalicelib.domain.errors import Detail, InvalidRequest
 from chalicelib.domain.limits.slots import SlotLimit, shards_of, tenant_scope, user_scope
 from chalicelib.domain.queues.lanes import LANES
 from chalicelib.domain.units import Ms
@@ -18,6 +20,8 @@ QUEUED = (TOTAL, *LANES)  # what queued-jobs limits are for
 MIN_WEIGHT, MAX_WEIGHT = 0.01, 100.0
 MAX_CONCURRENCY = 100_000
 MAX_QUEUED = 100_000_000
+MAX_INDEX_SHARDS = 16
+SHARDS_DELAY_MS = 120_000  # before new shards are written: every reader knows of them by then
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +38,11 @@ class TenantLimits:
     highest_concurrency: int = 0
     highest_user_concurrency: int = 0
     highest_queued: Mapping[str, int] = field(default_factory=dict)
+    # In how many shards the indexes have its jobs: readers read all of them at once, jobs that are
+    # submitted before `shards_from` are in the first `former_shards`.
+    shards: int = 1
+    shards_from: Ms = 0
+    former_shards: int = 1
     updated_at: Ms = 0
     updated_by: str | None = None  # the user who set them; None: nobody has
     unknown_fields: Mapping[str, Any] = field(default_factory=dict)  # of a newer version of the code
@@ -46,6 +55,10 @@ class TenantLimits:
             user_concurrency=defaults.user_concurrency if self.user_concurrency is None else self.user_concurrency,
             queued={**defaults.queued, **self.queued},
         )
+
+    def shards_at(self, now: Ms) -> int:
+        """Return in how many shards the jobs are that are submitted now."""
+        return self.shards if now >= self.shards_from else self.former_shards
 
     def slots_of(self, user: str) -> list[SlotLimit]:
         """Return the concurrency limits of a user's jobs; empty if there are none."""
@@ -89,7 +102,7 @@ class LimitsChange:
     """What an operator sets: the names of fields with their values. None: back to the stage's setting.
 
     Attributes:
-        values: `weight`, `concurrency` and `user_concurrency`.
+        values: `weight`, `concurrency`, `user_concurrency` and `shards`, which is never None.
         queued: queued-jobs limits by lane, and `total`; what it does not name stays.
     """
 
@@ -101,8 +114,13 @@ _UNSET: Mapping[str, Any] = {"weight": 1.0, "concurrency": None, "user_concurren
 
 
 def change_limits(seen: TenantLimits, change: LimitsChange, by: str, now: Ms) -> TenantLimits:
-    """Return the changed limits; the same object if nothing changes."""
+    """Return the changed limits; the same object if nothing changes.
+
+    Raises:
+        InvalidRequest: the number of shards cannot be what it would be.
+    """
     values: dict[str, Any] = {name: _UNSET[name] if value is None else value for name, value in change.values.items()}
+    values |= _grown(seen, values.get("shards", seen.shards), now)
     queued = {name: limit for name, limit in {**seen.queued, **change.queued}.items() if limit is not None}
     new = replace(seen, **values, queued=queued)
     if new == seen:
@@ -116,3 +134,13 @@ def change_limits(seen: TenantLimits, change: LimitsChange, by: str, now: Ms) ->
         updated_at=now,
         updated_by=by,
     )
+
+
+def _grown(seen: TenantLimits, shards: int, now: Ms) -> dict[str, int]:
+    """Return what changes with the number of shards. It never shrinks: the jobs that are there stay in their shards."""
+    if shards == seen.shards:
+        return {}
+    if shards < seen.shards or shards & (shards - 1) or shards > MAX_INDEX_SHARDS:
+        message = f"must be a power of two from {seen.shards}, which the tenant has now, to {MAX_INDEX_SHARDS}; it is {shards}"
+        raise InvalidRequest(details=(Detail("shards", message),))
+    return {"shards": shards, "shards_from": now + SHARDS_DELAY_MS, "former_shards": seen.shards_at(now)}

@@ -163,6 +163,7 @@ def _create_job(ctx: BatchContext, batch: Batch, defaults: RowDefaults, caller: 
         Unavailable: the job may not have been created.
     """
     job_id, now = job_id_of_row(batch.id, row.number), ctx.clock.now()
+    shards = ctx.limits_of(batch.tenant).shards_at(now)
     submission = submission_of(defaults.base, row, defaults.row_jobs)
     try:
         plan = plan_job(ctx.job_type, ctx.prices, caller, submission, 0, ctx.throughput_of)
@@ -172,9 +173,9 @@ def _create_job(ctx: BatchContext, batch: Batch, defaults: RowDefaults, caller: 
         if isinstance(exc, JobTypeNotFound) and now < batch.created_at + DAY_MS:
             raise
         job = _failed_job(batch, submission, job_id, exc if isinstance(exc, HeadraceError) else _unforeseen(ctx, batch, job_id, exc), now)
-        ctx.jobs.create(job)
+        ctx.jobs.create(replace(job, shards=shards))
         return job
-    planned = _planned_job(batch, caller, submission, plan, job_id, now)
+    planned = replace(_planned_job(batch, caller, submission, plan, job_id, now), shards=shards)
 
     def create(places: Places, limits: Mapping[str, int]) -> Job:
         job = replace(planned, places=places)

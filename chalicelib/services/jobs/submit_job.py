@@ -165,10 +165,12 @@ def _accept(
     idempotency: IdempotencyRecord | None,
 ) -> Accepted:
     """Store the job. It replaces `previous`, the ended job, in the dedupe pointer."""
-    made = new_job(f"job_{ctx.new_id()}", caller, submission, plan, ctx.clock.now())
+    now = ctx.clock.now()
+    made = new_job(f"job_{ctx.new_id()}", caller, submission, plan, now)
+    shards = ctx.limits_of(made.tenant).shards_at(now)
 
     def create(places: Places, limits: Mapping[str, int]) -> Job:
-        job = replace(made, places=places)
+        job = replace(made, places=places, shards=shards)
         ctx.job_specs.put(job.id, job.tenant, plan.spec, spec_ttl(job))
         if plan.spec.depends_on:
             record_dependencies(ctx, job, plan.spec)

@@ -18,6 +18,9 @@ apart from `t` (waiting for a time) because a deep queue must not hide the retri
 so is `e`, the outbox: ended jobs whose recipients or dependents are not served yet, and `h`: jobs that
 a scheduler releases. `n` is a shard: every job passes through this index, and one partition would be
 too hot.
+
+All partitions of a tenant but those of `due` are followed by `#<n>` if its lists have several shards and
+the job is not in the first one.
 """
 
 from __future__ import annotations
@@ -33,7 +36,18 @@ from pynamodb.indexes import GlobalSecondaryIndex, IncludeProjection, KeysOnlyPr
 from chalicelib.adapters.decoding import checked
 from chalicelib.adapters.dynamodb.client import IntAttribute, Item, Raw, decoded
 from chalicelib.adapters.dynamodb.json_record import known_fields, non_default_fields
-from chalicelib.domain.jobs.index_keys import ENDED, IN_LINE, LISTED_BY_END, due_partition, due_shard, line_key, place_in_line, sort_key
+from chalicelib.domain.jobs.index_keys import (
+    ENDED,
+    IN_LINE,
+    LISTED_BY_END,
+    due_partition,
+    due_shard,
+    line_key,
+    place_in_line,
+    shard_key,
+    sort_key,
+    tenant_shard,
+)
 from chalicelib.domain.jobs.job import Job, JobError, JobPause, Status, Usage, Wait
 
 T = TypeVar("T")
@@ -182,6 +196,7 @@ class JobItem(Item):
     places = RecordAttribute(tuple, null=True)
     waits = WaitsAttribute(null=True)
     pause = RecordAttribute(JobPause, null=True)
+    shards = IntAttribute(null=True, attr_name="sh")
     ttl = IntAttribute(null=True)
 
     g_t = UnicodeAttribute()
@@ -229,14 +244,15 @@ def job_of_raw(raw: Raw) -> Job:
 
 def index_keys(job: Job) -> dict[str, str]:
     """Return the keys of the indexes. An index holds only the jobs that have its keys."""
-    keys = {"g_t": tenant_key(job.tenant), "g_u": user_key(job.tenant, job.user)}
+    shard = tenant_shard(job)
+    keys = {"g_t": shard_key(tenant_key(job.tenant), shard), "g_u": shard_key(user_key(job.tenant, job.user), shard)}
     if job.status is not Status.COMPLETED:
-        keys["g_s"] = state_key(job.tenant, job.status)
+        keys["g_s"] = shard_key(state_key(job.tenant, job.status), shard)
         keys["g_sk"] = sort_key(job, by_end=job.status in LISTED_BY_END)
     if job.due_at is not None:
         keys["g_d"] = due_key(due_partition(job), due_shard(job.id))
     if job.cause is not None and job.is_in_line:
-        keys |= {"g_l": line_key(job.tenant, job.cause), "g_lk": place_in_line(job)}
+        keys |= {"g_l": shard_key(line_key(job.tenant, job.cause), shard), "g_lk": place_in_line(job)}
     return keys
 
 
@@ -249,11 +265,11 @@ def due_key(partition: str | None, shard: int) -> str:
 
 
 def tenant_key(tenant: str) -> str:
-    """The `0` leaves room for more partitions of a tenant that outgrows one."""
     return f"{tenant}#0"
 
 
 def user_key(tenant: str, user: str) -> str:
+    """Names may contain a `#`, so a partition may hold jobs of two users: whoever lists them compares the records."""
     return f"{tenant}#{user}"
 
 
@@ -262,5 +278,6 @@ def state_key(tenant: str, status: Status) -> str:
 
 
 def _is_default(name: str, value: Any) -> bool:
+    """Whether a value is not stored. Attributes that an item must have are stored even then, unless they are empty."""
     default = _FIELDS[name]
-    return default is not MISSING and not default and value == default
+    return default is not MISSING and value == default and (not default or getattr(JobItem, name).null)

@@ -1,10 +1,13 @@
 """Listing jobs: which index answers a query, and the bounds of its sort key.
 
 Ids are `job_<ULID>`, whose first ten characters are the time of creation, so bounds of creation are
-bounds of the key. The index alone cannot answer three queries: queued and processing jobs share a
-partition of `by_state`, completed jobs are not in it, and `by_user` has no state. For these the
-statuses are read from the job records and compared, on at most `MAX_PAGES` pages of the index. The
-result may then be short or empty and still have a cursor.
+bounds of the key. A partition of a tenant may have several shards; they are merged by the sort key. A
+cursor is a sort key, so it stays valid when the shards become more.
+
+The index alone cannot answer three queries: queued and processing jobs share a partition of
+`by_state`, completed jobs are not in it, and `by_user` has no state. For these the statuses are read
+from the job records and compared, on at most `MAX_PAGES` pages of the index. The result may then be
+short or empty and still have a cursor.
 """
 
 from __future__ import annotations
@@ -13,8 +16,9 @@ from typing import Any
 
 from chalicelib.adapters.dynamodb import client as dynamodb
 from chalicelib.adapters.dynamodb.jobs.item import JobItem, state_key, tenant_key, user_key
+from chalicelib.adapters.dynamodb.jobs.shards import ShardsOf, query_shards
 from chalicelib.domain.ids import time_digits
-from chalicelib.domain.jobs.index_keys import LISTED_BY_END
+from chalicelib.domain.jobs.index_keys import LISTED_BY_END, shard_keys
 from chalicelib.domain.jobs.job import Status
 from chalicelib.domain.units import Ms
 from chalicelib.ports import JobQuery
@@ -26,8 +30,9 @@ AFTER_ALL = "\U0010ffff"
 
 
 class JobQueries:
-    def __init__(self, jobs: type[JobItem]) -> None:
+    def __init__(self, jobs: type[JobItem], shards_of: ShardsOf) -> None:
         self._jobs = jobs
+        self._shards_of = shards_of
 
     def page(self, query: JobQuery) -> tuple[list[str], str | None]:
         found: list[str] = []
@@ -45,7 +50,7 @@ class JobQueries:
         return [_job_id(key) for key in found], before
 
     def _keys(self, query: JobQuery, before: str | None, limit: int) -> tuple[list[str], bool]:
-        """Return the sort keys of one request, and whether there are more.
+        """Return the sort keys of one request for each shard, and whether there are more.
 
         It asks for one more than needed."""
         index, partition, sort_key = self._index(query)
@@ -54,8 +59,9 @@ class JobQueries:
         low, high = _bounds(query, before)
         if low > high:
             return [], False
-        rows = index.query(partition, sort_key.between(low, high), scan_index_forward=False, limit=limit + 1, page_size=limit + 1)
-        keys = [item.g_sk or item.id for item in rows]
+        shards = shard_keys(partition, self._shards_of(query.tenant))
+        rows = query_shards(index, shards, sort_key.between(low, high), limit + 1, _sort_key, newest_first=True)
+        keys = [_sort_key(item) for item in rows]
         return keys[:limit], len(keys) > limit
 
     def _index(self, query: JobQuery) -> tuple[Any, str, Any]:
@@ -102,6 +108,10 @@ def _needs_statuses(query: JobQuery) -> bool:
     if query.state is None:
         return False
     return query.user is not None or query.state in (Status.QUEUED, Status.PROCESSING, Status.COMPLETED)
+
+
+def _sort_key(item: JobItem) -> str:
+    return item.g_sk or item.id
 
 
 def _job_id(key: str) -> str:

@@ -17,6 +17,7 @@ from chalicelib.adapters.dynamodb import client as dynamodb
 from chalicelib.adapters.dynamodb.client import ConditionFailed, IntAttribute, Item, Raw, TransactionConditionFailed, bound, decoded
 from chalicelib.adapters.dynamodb.jobs.item import ENDED_KEY, JobItem, due_key, item_of, job_of, job_of_raw
 from chalicelib.adapters.dynamodb.jobs.queries import JobQueries
+from chalicelib.adapters.dynamodb.jobs.shards import ShardsOf
 from chalicelib.domain.errors import DedupeConflict, IdempotencyKeyTaken, SlotsFull, StaleVersion
 from chalicelib.domain.jobs.index_keys import DUE_SHARDS
 from chalicelib.domain.jobs.job import Job
@@ -60,14 +61,14 @@ class DynamoJobs:
 
     A creation with a key is a transaction: 1 more, and 2 for each key. So is a claim, and the end of
     an attempt, of a job with slots, and the creation and the end of a job with places: 1 more, and 2
-    for each slot or place.
+    for each slot or place. A page of a list is a request for each shard of its tenant.
     """
 
-    def __init__(self, stage: str) -> None:
+    def __init__(self, stage: str, shards_of: ShardsOf) -> None:
         self._jobs = bound(JobItem, stage, "jobs")
         self._pointers = bound(PointerItem, stage, "coordination")
         self._slots = bound(SlotItem, stage, "coordination")
-        self._queries = JobQueries(self._jobs)
+        self._queries = JobQueries(self._jobs, shards_of)
 
     def create(
         self, job: Job, idempotency: IdempotencyRecord | None = None, replaces: str | None = None, limits: Mapping[str, int] | None = None

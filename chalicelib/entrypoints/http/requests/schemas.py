@@ -7,7 +7,7 @@ from chalicelib.domain.jobs.dependencies import MAX_PARENTS, POLICIES
 from chalicelib.domain.jobs.job import Status
 from chalicelib.domain.limits.pauses import MAX_REASON_LENGTH
 from chalicelib.domain.limits.rate_limit import MAX_LIMIT
-from chalicelib.domain.limits.tenant_limits import MAX_CONCURRENCY, MAX_QUEUED, MAX_WEIGHT, MIN_WEIGHT, QUEUED
+from chalicelib.domain.limits.tenant_limits import MAX_CONCURRENCY, MAX_INDEX_SHARDS, MAX_QUEUED, MAX_WEIGHT, MIN_WEIGHT, QUEUED
 from chalicelib.domain.notifications.recipients import MAX_ADDRESSES, MAX_RECIPIENTS
 from chalicelib.domain.notifications.webhook_url import MAX_URL_LENGTH
 from chalicelib.domain.queues.lanes import JOB_QUEUES
@@ -77,6 +77,7 @@ TENANT_LIMITS: Schema = closed(
         "concurrency": optional({"type": "integer", "minimum": 1, "maximum": MAX_CONCURRENCY}),
         "user_concurrency": optional({"type": "integer", "minimum": 1, "maximum": MAX_CONCURRENCY}),
         "queued": optional(closed({name: optional(_JOBS) for name in QUEUED})),
+        "shards": {"type": "integer", "minimum": 1, "maximum": MAX_INDEX_SHARDS},
     },
     minProperties=1,
 )

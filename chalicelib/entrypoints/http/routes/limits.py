@@ -74,6 +74,7 @@ def _tenant(use: TenantUse, *, names: bool) -> dict[str, Any]:
         "user_concurrency": limits.user_concurrency,
         "user_running": use.user_running,
         "queued": {name: limits.queued.get(name) for name in QUEUED},
+        "shards": limits.shards,
         "updated_at": rfc3339(limits.updated_at or None),
         "updated_by": limits.updated_by if names else None,
     }
