@@ -136,7 +136,7 @@ def _lane_and_jobs(one: str) -> tuple[str, int | None]:
 
 
 def _print(rows: list[dict[str, Any]]) -> None:
-    table = Listing(COLUMNS, whole=("running", "each user"), folded=("queued",), spare=("weight", "shards"))
+    table = Listing(COLUMNS, whole=("running", "each user"), folded=("queued",), spare=("shards", "weight"))
     for row in rows:
         queued = ", ".join(f"{lane} {jobs}" for lane, jobs in (row.get("queued") or {}).items() if jobs is not None)
         table.add_row(

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
+
+from chalicelib.domain.errors import InvalidRequest
 from chalicelib.domain.limits.slots import SlotLimit
-from chalicelib.domain.limits.tenant_limits import LimitsChange, TenantLimits, change_limits
+from chalicelib.domain.limits.tenant_limits import SHARDS_DELAY_MS, LimitsChange, TenantLimits, change_limits
 
 ACME = TenantLimits(tenant="acme")
 NOW = 1_763_800_000_000
@@ -44,3 +47,39 @@ def test_slots_of_a_lowered_limit_count_those_of_the_higher_one_before() -> None
 
 def test_tenant_without_limits_has_no_slots() -> None:
     assert ACME.slots_of("ann") == []
+
+
+def grown(seen: TenantLimits, shards: int, now: int = NOW) -> TenantLimits:
+    return change_limits(seen, LimitsChange(values={"shards": shards}), "root", now)
+
+
+def test_new_shards_are_read_at_once_and_written_two_minutes_later() -> None:
+    four = grown(ACME, 4)
+
+    assert (ACME.shards, four.shards) == (1, 4)
+    assert [four.shards_at(NOW + after) for after in (0, SHARDS_DELAY_MS - 1, SHARDS_DELAY_MS)] == [1, 1, 4]
+
+
+def test_shards_that_grow_again_before_they_are_written_are_written_as_before_until_then() -> None:
+    again = grown(grown(ACME, 4), 8, NOW + 60_000)
+    later = grown(grown(ACME, 4), 8, NOW + SHARDS_DELAY_MS)
+
+    assert [again.shards_at(NOW + after) for after in (60_000, SHARDS_DELAY_MS, 60_000 + SHARDS_DELAY_MS)] == [1, 1, 8]
+    assert [later.shards_at(NOW + SHARDS_DELAY_MS + after) for after in (0, SHARDS_DELAY_MS)] == [4, 8]
+
+
+@pytest.mark.parametrize("shards", [1, 2, 3, 5, 12, 32])
+def test_shards_that_are_fewer_or_no_power_of_two_are_refused_with_both_numbers(shards: int) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        grown(grown(ACME, 4), shards)
+
+    [detail] = refused.value.details
+    assert (detail.path, "4, which the tenant has" in detail.message, f"it is {shards}" in detail.message) == ("shards", True, True)
+
+
+def test_shards_stay_when_other_limits_change_and_the_same_number_changes_nothing() -> None:
+    four = grown(ACME, 4)
+    other = change_limits(four, LimitsChange(values={"weight": 2.0}), "root", NOW + 1)
+
+    assert (other.shards, other.shards_from, other.former_shards) == (four.shards, four.shards_from, four.former_shards)
+    assert grown(four, 4, NOW + 5) is four
