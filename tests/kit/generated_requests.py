@@ -58,6 +58,7 @@ BEYOND_THE_DOCUMENT = re.compile(
             r"file: has no file",  # a part of a form is a file if it has a file name, which no schema can say
             r"jobs: must be given, because this key reads the jobs of all tenants",
             r"filter: ",
+            r"shards: must be a power of two from \d+, which the tenant has now",
         ]
     )
 )
