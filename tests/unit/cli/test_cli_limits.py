@@ -17,6 +17,7 @@ ACME: dict[str, Any] = {
     "user_concurrency": None,
     "user_running": None,
     "queued": {"total": 900, "urgent": None, "high": None, "normal": None, "low": 500},
+    "shards": 16,
 }
 
 
@@ -26,7 +27,7 @@ def test_limits_are_shown_with_their_use(server: FakeServer, capsys: pytest.Capt
     assert run("limits") == 0
 
     shown = capsys.readouterr().out
-    assert [word for word in ("7 of 40", "total 900, low 500", "other") if word not in shown] == []
+    assert [word for word in ("7 of 40", "total 900, low 500", "other", "shards", "16") if word not in shown] == []
     assert shown.count("acme") == 1
 
 
@@ -50,7 +51,34 @@ def test_set_sends_only_what_is_given(server: FakeServer, capsys: pytest.Capture
     assert "7 of 40" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("wrong", [[], ["--concurrency", "many"], ["--queued", "low"], ["--queued", "low=x"]])
+def test_set_sends_the_shards(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
+    server.plan("PUT /limits/tenants/acme", Answer(body=ACME))
+
+    assert run("limits", "set", "acme", "--shards", "16") == 0
+
+    (sent,) = server.sent("PUT /limits/tenants/acme")
+    assert sent[3] == {"shards": 16}
+    assert "16" in capsys.readouterr().out
+
+
+def test_set_shows_why_the_shards_are_refused(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
+    detail = {"path": "shards", "message": "must be a power of two from 4, which the tenant has now, to 16; it is 2"}
+    error = {"code": "invalid_request", "message": "The request has invalid fields.", "details": [detail]}
+    server.plan("PUT /limits/tenants/acme", Answer(400, body={"success": False, "error": error}))
+
+    assert run("limits", "set", "acme", "--shards", "2") != 0
+    assert "from 4, which the tenant has now" in " ".join(capsys.readouterr().err.split())
+
+
+def test_limits_of_an_older_server_are_shown_without_shards(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
+    older = {name: value for name, value in ACME.items() if name != "shards"}
+    server.plan("GET /limits", Answer(body={"success": True, "limits": older, "tenants": None}))
+
+    assert run("limits") == 0
+    assert "7 of 40" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("wrong", [[], ["--shards", "two"], ["--concurrency", "many"], ["--queued", "low"], ["--queued", "low=x"]])
 def test_set_refuses_what_makes_no_sense_before_it_sends(server: FakeServer, wrong: list[str]) -> None:
     assert run("limits", "set", "acme", *wrong) == 2
     assert server.requests == []
