@@ -52,6 +52,7 @@ class Processes:
         settings = self.world.container.settings
         self.world.container.settings = dataclasses.replace(settings, scheduler_shards=BUCKETS)  # a shard reads one bucket: fewer steps
         self.real = copy.copy(self.world.container)
+        self.real.jobs.shards_of = self.real.tenant_limits.shards_of  # a step makes no other step
         self.steps = Steps(faults, director)
         self.history = History()
         self.clients: dict[str, Client] = {}
