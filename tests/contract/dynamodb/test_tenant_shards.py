@@ -13,10 +13,12 @@ from chalicelib.adapters.aws import client as aws
 from chalicelib.adapters.dynamodb.jobs.records import DynamoJobs
 from chalicelib.adapters.dynamodb.lines import DynamoLines
 from chalicelib.adapters.stores import DynamoStores
+from chalicelib.bootstrap import Container
 from chalicelib.domain.jobs.index_keys import place_in_line
 from chalicelib.domain.jobs.job import Job, Status
 from chalicelib.domain.limits.tenant_limits import TenantLimits
 from chalicelib.ports import JobQuery
+from chalicelib.settings import Settings
 from infra.naming import table_name
 from tests.kit.dynamodb import counted_requests
 from tests.kit.records import NOW, job, new_id
@@ -201,6 +203,27 @@ def test_a_list_and_a_line_cost_a_request_for_each_shard(shards: int) -> None:
             call()
         assert set(requests) == {"Query"}
         assert requests["Query"] == 1 if shards == 1 else shards <= requests["Query"] <= shards + 2
+
+
+def test_the_container_asks_for_the_shards_of_a_tenant_once_in_a_while(dynamo_stores: DynamoStores) -> None:
+    """With one shard a page and the head of a line cost one query each, as without shards."""
+    container = Container(Settings(stage=dynamo_stores.stage))
+    few, many = new_id(), new_id()
+    grow(dynamo_stores, many, 4)
+    for tenant, shards in ((few, 1), (many, 4)):
+        create(dynamo_stores, tenant, 12, shards, **IN_LINE)
+
+    def read(tenant: str) -> dict[str, int]:
+        with counted_requests() as requests:
+            assert len(container.jobs.page(JobQuery(tenant=tenant))[0]) == 12
+            assert len(container.lines.held(CAUSE, tenant, 12)) == 12
+            assert container.lines.count(CAUSE, tenant, 100) == 12
+        return dict(requests)
+
+    assert read(few) == {"GetItem": 1, "Query": 3}  # the names of the tenants that have limits
+    assert read(few) == {"Query": 3}
+    assert read(many)["GetItem"] == 1
+    assert set(read(many)) == {"Query"}
 
 
 def test_job_that_an_older_version_has_changed_is_found_once(dynamo_stores: DynamoStores) -> None:
