@@ -20,7 +20,7 @@ from chalicelib.domain.limits.fair_queue import FairQueue
 from chalicelib.domain.limits.held_job import HeldJob
 from chalicelib.domain.limits.rate_limit import RateLimit, effective, learn_from_headers, learn_from_refusal
 from chalicelib.domain.limits.releases import choose_releases, job_cost, standing
-from chalicelib.domain.limits.sliding_window import CEILINGS, Frames, Limits, fits, used
+from chalicelib.domain.limits.sliding_window import CEILINGS, Frames, Limits, fits
 from chalicelib.domain.queues.release_room import ReleaseRoom
 
 EPOCH_MS = 1_763_800_000_000
@@ -278,8 +278,8 @@ class World:
             headers = self.provider.headers()
             self.engine.after(ANSWER_SECONDS, lambda: self._learn(lambda limit, now: learn_from_headers(limit, headers, now)))
             return
-        accepted = used(self.rates.frames(ACCOUNT, MODEL, taken_at), taken_at)[0]
-        self._learn(lambda limit, now: learn_from_refusal(limit, refusal, accepted, now))
+        frames = self.rates.frames(ACCOUNT, MODEL, taken_at)
+        self._learn(lambda limit, now: learn_from_refusal(limit, refusal, frames, now))
         del self.started[job.job_id]
         self._hide(job)
         self._hold(replace(job, generation=job.generation + 1))
