@@ -136,9 +136,7 @@ def learn_from_headers(limit: RateLimit, headers: RateHeaders, now: Ms) -> RateL
     return replace(changed, seen_at=now, remaining=share, refusals=refusals, version=limit.version + 1)
 
 
-def learn_from_refusal(
-    limit: RateLimit, refusal: Refusal, frames: Frames, now: Ms, headers: RateHeaders | None = None
-) -> RateLimit:
+def learn_from_refusal(limit: RateLimit, refusal: Refusal, frames: Frames, now: Ms, headers: RateHeaders | None = None) -> RateLimit:
     """Learn from a 429 that is about all requests to the model.
 
     Args:
