@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from enum import StrEnum
 from typing import Any
 
 from chalicelib.domain.limits.slots import SlotLimit, shards_of, tenant_scope, user_scope
@@ -20,6 +21,13 @@ MAX_CONCURRENCY = 100_000
 MAX_QUEUED = 100_000_000
 
 
+class FairBy(StrEnum):
+    """Among whom the share of a tenant is divided."""
+
+    TENANT = "tenant"  # nobody: its jobs start by lane and age, whoever submitted them
+    USER = "user"  # its users: each gets as much as the others that wait, and its jobs start by lane and age
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TenantLimits:
     """The limits of a tenant. None: as the stage's settings say."""
@@ -27,6 +35,8 @@ class TenantLimits:
     tenant: str
     version: int = 0  # grows with each write; 0: nothing is stored
     weight: float = 1.0  # its share, compared with the other tenants that wait for the same
+    fair_by: str = FairBy.TENANT.value  # a value of `FairBy`; one of a newer version of the code counts as the default
+    was_by_user: bool = False  # it was `FairBy.USER` once: jobs may still wait in lines by user
     concurrency: int | None = None  # its jobs that run at once
     user_concurrency: int | None = None  # the same for each of its users
     queued: Mapping[str, int] = field(default_factory=dict)  # its jobs that have not ended, by lane and in total
@@ -46,6 +56,10 @@ class TenantLimits:
             user_concurrency=defaults.user_concurrency if self.user_concurrency is None else self.user_concurrency,
             queued={**defaults.queued, **self.queued},
         )
+
+    @property
+    def is_by_user(self) -> bool:
+        return self.fair_by == FairBy.USER
 
     def slots_of(self, user: str) -> list[SlotLimit]:
         """Return the concurrency limits of a user's jobs; empty if there are none."""
@@ -89,7 +103,7 @@ class LimitsChange:
     """What an operator sets: the names of fields with their values. None: back to the stage's setting.
 
     Attributes:
-        values: `weight`, `concurrency` and `user_concurrency`.
+        values: `weight`, `fair_by`, `concurrency` and `user_concurrency`.
         queued: queued-jobs limits by lane, and `total`; what it does not name stays.
     """
 
@@ -97,7 +111,7 @@ class LimitsChange:
     queued: Mapping[str, int | None] = field(default_factory=dict)
 
 
-_UNSET: Mapping[str, Any] = {"weight": 1.0, "concurrency": None, "user_concurrency": None}
+_UNSET: Mapping[str, Any] = {"weight": 1.0, "fair_by": FairBy.TENANT.value, "concurrency": None, "user_concurrency": None}
 
 
 def change_limits(seen: TenantLimits, change: LimitsChange, by: str, now: Ms) -> TenantLimits:
@@ -110,6 +124,7 @@ def change_limits(seen: TenantLimits, change: LimitsChange, by: str, now: Ms) ->
     return replace(
         new,
         version=seen.version + 1,
+        was_by_user=seen.was_by_user or new.is_by_user,
         highest_concurrency=max(seen.highest_concurrency, new.concurrency or 0),
         highest_user_concurrency=max(seen.highest_user_concurrency, new.user_concurrency or 0),
         highest_queued={name: max(seen.highest_queued.get(name, 0), limit) for name, limit in {**seen.highest_queued, **queued}.items()},

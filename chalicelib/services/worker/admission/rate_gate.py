@@ -25,6 +25,7 @@ from chalicelib.domain.queues.wakeup import Grant
 from chalicelib.domain.rate_headers import RateHeaders, Refusal
 from chalicelib.domain.units import Ms, rfc3339
 from chalicelib.services.compare_and_swap import update_async
+from chalicelib.services.scheduling.user_lines import first_held
 from chalicelib.services.worker.attempt import Attempt
 from chalicelib.services.worker.context import WorkerContext
 
@@ -111,7 +112,7 @@ async def _has_line(ctx: WorkerContext, cause: str, job: Job) -> bool:
     seen = known.get((cause, job.tenant))
     if seen is None or not 0 <= now - seen[0] < LINE_TTL_MS:
         try:
-            held = await ctx.offload(ctx.lines.held, cause, job.tenant, 2)
+            held = await ctx.offload(first_held, ctx, cause, job.tenant, 2)
         except Exception as exc:  # noqa: BLE001 - as in `load_rate_limits`
             ctx.log("rate_line_unavailable", cause=cause, error=exc)
             return False
