@@ -71,7 +71,8 @@ ROWS = (
     Row(case=case("5 a minute", requests=5, seconds=1_800.0, tenants=(Tenant(name="busy", jobs=160), Tenant(name="stranger", every=60.0)))),
     Row(case=case("10,000 RPM, 40,000 jobs", requests=10_000, tenants=(Tenant(name="busy", jobs=40_000), STRANGER)), max_wait=MAX_WAIT),
     Row(case=tokens_case("200,000 TPM, 600 to 8,000 each", 200_000, 600, (600, 8_000), (600, 8_000))),
-    Row(case=tokens_case("200,000 TPM, estimates wrong by 15 %", 200_000, 600, (600, 8_000), (600, 8_000), estimate_error=0.15)),
+    # Some 47 requests a minute, each wrong by 15 %, make the sum of a minute wrong by 2.4 %: nobody who estimates is exact.
+    Row(case=tokens_case("200,000 TPM, estimates wrong by 15 %", 200_000, 600, (600, 8_000), (600, 8_000), estimate_error=0.15), max_over=6.0),
     Row(case=tokens_case("30,000 TPM, 6,000 to 12,000 each", 30_000, 150, (6_000, 12_000), (1_500, 1_500), seconds=2_400.0), min_used=79.0),
     Row(case=case("halved, headers say so", lowered_at=200.0), since=260.0),
     Row(case=case("halved, 429s say so", lowered_at=200.0, tells="message"), min_used=85.0, since=260.0),
