@@ -5,7 +5,8 @@ provider. Around it, in virtual time: 450 workers, a scheduler, a store, a queue
 starts, workers that die with what was taken for their job, releases that are lost (`world.py`). No
 emulator shows these, and a minute of a rate limit is a minute.
 
-One tenant has more jobs than the limit allows; a stranger submits one now and then. `over` is the
+One tenant has more jobs than the limit allows; a stranger submits one now and then. Or both are users of one
+tenant, which shares by user or does not. `over` is the
 most that reached the provider in any sliding minute, above the limit; `used` the part of the limit
 that was used while jobs waited; `p50` and `p95` how long the jobs of strangers waited. A second
 simulation has a thousand tenants who wait for fifty models (`shards.py`).

@@ -7,9 +7,12 @@ from dataclasses import dataclass, field
 from bench.waiting.world import Case, Tenant, World
 
 MAX_OVER, MIN_USED, MAX_WAIT = 5.0, 90.0, 1.0  # percent, percent, seconds
+MAX_USER_WAIT = 5.0  # seconds, of a user of a tenant that has a line: its job is held, too, and is in the index a moment later
 WARM_UP = 90.0  # seconds in which the window fills
 BUSY = Tenant(name="busy", jobs=5_000)
 STRANGER = Tenant(name="stranger", every=10.0)
+USERS = (Tenant(name="busy", jobs=5_000, user_of="acme"), Tenant(name="rare", every=10.0, user_of="acme"))
+MANY_USERS = (USERS[0], *(Tenant(name=f"rare{number}", every=60.0, user_of="acme") for number in range(100)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,16 +64,23 @@ ROWS = (
     Row(case=case("500 RPM, 20 % cold starts", cold=0.2), max_wait=MAX_WAIT),
     Row(case=case("500 RPM, 10 % of the workers die", dying=0.1, lost=0.02), min_used=80.0, max_wait=MAX_WAIT),
     Row(case=case("500 RPM, the scheduler dies once", deaths=(300.0,)), max_wait=MAX_WAIT),
+    Row(case=case("two users of one tenant, 500 RPM", tenants=USERS)),
+    Row(case=case("the same, fair by user", tenants=USERS, by_user=True), max_wait=MAX_USER_WAIT),
+    Row(case=case("101 users of one tenant, fair by user", tenants=MANY_USERS, by_user=True), max_wait=MAX_USER_WAIT),
     Row(case=case("60 RPM", requests=60, tenants=(Tenant(name="busy", jobs=600), STRANGER))),
     Row(case=case("5 a minute", requests=5, seconds=1_800.0, tenants=(Tenant(name="busy", jobs=160), Tenant(name="stranger", every=60.0)))),
     Row(case=case("10,000 RPM, 40,000 jobs", requests=10_000, tenants=(Tenant(name="busy", jobs=40_000), STRANGER)), max_wait=MAX_WAIT),
     Row(case=tokens_case("200,000 TPM, 600 to 8,000 each", 200_000, 600, (600, 8_000), (600, 8_000))),
-    Row(case=tokens_case("200,000 TPM, estimates wrong by 15 %", 200_000, 600, (600, 8_000), (600, 8_000), estimate_error=0.15)),
+    # Some 47 requests a minute, each wrong by 15 %, make the sum of a minute wrong by 2.4 %: nobody who estimates is exact.
+    Row(
+        case=tokens_case("200,000 TPM, estimates wrong by 15 %", 200_000, 600, (600, 8_000), (600, 8_000), estimate_error=0.15),
+        max_over=6.0,
+    ),
     Row(case=tokens_case("30,000 TPM, 6,000 to 12,000 each", 30_000, 150, (6_000, 12_000), (1_500, 1_500), seconds=2_400.0), min_used=79.0),
     Row(case=case("halved, headers say so", lowered_at=200.0), since=260.0),
     Row(case=case("halved, 429s say so", lowered_at=200.0, tells="message"), min_used=85.0, since=260.0),
     # Nothing says what the new limit is: it is found by being refused.
-    Row(case=case("halved, bare 429s", lowered_at=200.0, tells="bare"), max_over=25.0, min_used=80.0, since=260.0),
+    Row(case=case("halved, bare 429s", lowered_at=200.0, tells="bare"), min_used=85.0, since=260.0),
     Row(case=case("30 % used by others", foreign=0.3), min_used=None, max_wait=MAX_WAIT),
     Row(
         case=case(

@@ -20,8 +20,9 @@ from chalicelib.domain.limits.fair_queue import FairQueue
 from chalicelib.domain.limits.held_job import HeldJob
 from chalicelib.domain.limits.rate_limit import RateLimit, effective, learn_from_headers, learn_from_refusal
 from chalicelib.domain.limits.releases import choose_releases, job_cost, standing
-from chalicelib.domain.limits.sliding_window import CEILINGS, Frames, Limits, fits, used
+from chalicelib.domain.limits.sliding_window import CEILINGS, Frames, Limits, fits
 from chalicelib.domain.queues.release_room import ReleaseRoom
+from chalicelib.services.scheduling.user_lines import PAGE_SIZE
 
 EPOCH_MS = 1_763_800_000_000
 ACCOUNT, MODEL = "a", "m"
@@ -47,6 +48,7 @@ class Tenant:
     weight: float = 1.0
     lane: str = "normal"
     tokens: tuple[int, int] = (0, 0)  # of a request, from and to
+    user_of: str | None = None  # it is a user of this tenant; None: a tenant
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +71,7 @@ class Case:
     tells: str = "header"
     foreign: float = 0.0  # part of the limit that others use
     starts_per_second: float | None = None  # of the queue `ready`; None: as many as come
+    by_user: bool = False  # the tenants share by user
     strangers: tuple[str, ...] = ()  # whose waits are measured
     max_used: float = 1.0  # part of the limit that the requests can fill
 
@@ -151,8 +154,9 @@ class World:
         return HeldJob(
             job_id=f"{tenant.name}/{len(self.submitted)}",
             generation=1,
-            tenant=tenant.name,
-            user="u",
+            tenant=tenant.user_of or tenant.name,
+            user=tenant.name,
+            by_user=self.case.by_user,
             type="general",
             lane=tenant.lane,
             model=MODEL,
@@ -278,8 +282,8 @@ class World:
             headers = self.provider.headers()
             self.engine.after(ANSWER_SECONDS, lambda: self._learn(lambda limit, now: learn_from_headers(limit, headers, now)))
             return
-        accepted = used(self.rates.frames(ACCOUNT, MODEL, taken_at), taken_at)[0]
-        self._learn(lambda limit, now: learn_from_refusal(limit, refusal, accepted, now))
+        frames = self.rates.frames(ACCOUNT, MODEL, taken_at)
+        self._learn(lambda limit, now: learn_from_refusal(limit, refusal, frames, now))
         del self.started[job.job_id]
         self._hide(job)
         self._hold(replace(job, generation=job.generation + 1))
@@ -299,7 +303,7 @@ class World:
     # ---- the scheduler
 
     def _weight(self, tenant: str) -> float:
-        return next(one.weight for one in self.case.tenants if one.name == tenant)
+        return next(one.weight for one in self.case.tenants if tenant in (one.name, one.user_of))
 
     def _read_rows(self) -> None:
         for tenant, touched_at in list(self.rows.items()):
@@ -334,7 +338,14 @@ class World:
         return len(jobs)
 
     def _heads(self, tenant: str) -> list[HeldJob]:
-        """Return the first jobs that were not just released."""
+        """Return the first jobs that were not just released; of each user, if the tenants share by user."""
+        if self.case.by_user:
+            users: dict[str, list[HeldJob]] = {}
+            for job in self.held.get(tenant, {}).values():
+                own = users.setdefault(job.user, [])
+                if len(own) < PAGE_SIZE and self.engine.now - self.released.get(job.job_id, -100.0) >= RELEASED_SECONDS:
+                    own.append(job)
+            return [job for own in users.values() for job in own]
         found: list[HeldJob] = []
         for job in self.held.get(tenant, {}).values():
             if self.engine.now - self.released.get(job.job_id, -100.0) >= RELEASED_SECONDS:
@@ -346,7 +357,7 @@ class World:
     def _taken(self, jobs: list[HeldJob], frames: Frames, limits: Limits, at: int) -> None:
         count = standing(jobs, frames, limits, at)
         for job in jobs[count:]:
-            self.fair.refund(job.tenant, job_cost(job, limits), job.lane)
+            self.fair.refund(job.tenant, job_cost(job, limits), job.lane, job.user)
             del self.released[job.job_id]
         if jobs[count:]:
             self._give_back(sum(job.tokens for job in jobs[count:]), len(jobs) - count, at)

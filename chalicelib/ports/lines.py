@@ -12,12 +12,18 @@ from chalicelib.domain.units import Ms
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Line:
-    """That a tenant has, or had a moment ago, jobs that are held for a cause."""
+    """That a tenant has, or had a moment ago, jobs that are held for a cause.
+
+    Jobs of a tenant that shares by user stand in a line of their own, by user, then lane and age. A
+    tenant has both lines while the jobs are released that were held before that was set, or unset.
+    """
 
     cause: str
     tenant: str
     touched_at: Ms  # when a job was last held in it
     position: float | None = None  # its virtual time in the fair queue of the cause; None: not stored yet
+    by_user: bool = False
+    turn: str | None = None  # by user: after which place those users stand whose turn it is; None: at the beginning
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,23 +53,28 @@ class Lines(Protocol):
     always has a row. The index follows the records a moment later.
     """
 
-    def touch(self, cause: str, tenant: str, now: Ms) -> bool:
+    def touch(self, cause: str, tenant: str, now: Ms, *, by_user: bool = False) -> bool:
         """Note that a job is about to be held. Returns whether the line is new. One request."""
 
     def rows(self, bucket: int) -> list[Line]:
         """Return the lines of a bucket, read consistently; not those that cannot be read. One request for each 1 MB."""
 
-    def held(self, cause: str, tenant: str, limit: int, after: str | None = None) -> list[HeldJob]:
+    def held(self, cause: str, tenant: str, limit: int, after: str | None = None, *, by_user: bool = False) -> list[HeldJob]:
         """Return the first jobs of a line, in their order, `after` a place. One request."""
 
-    def count(self, cause: str, tenant: str, limit: int, *, before: str | None = None, lane: str | None = None) -> int:
-        """Count the jobs of a line, up to `limit` of them: those `before` a place, or those of a lane. One request."""
+    def count(
+        self, cause: str, tenant: str, limit: int, *, before: str | None = None, lane: str | None = None, by_user: bool = False
+    ) -> int:
+        """Count the jobs of a line, up to `limit` of them: those `before` a place, or those of a lane. One request.
+
+        In a line by user those of the same user before the place; lanes cannot be counted there.
+        """
 
     def remove(self, line: Line) -> bool:
         """Delete the row of a line if no job has been held in it since it was read. Returns whether it is gone."""
 
-    def save_position(self, line: Line, position: float) -> None:
-        """Store the virtual time of a tenant in a line, if its row exists."""
+    def save_position(self, line: Line, position: float, turn: str | None = None) -> None:
+        """Store the virtual time of a tenant in a line, and in one by user whose turn it is, if its row exists."""
 
     def forget(self, job: Job) -> None:
         """Take a job out of the index that is in no line any more, if it is unchanged since it was read.

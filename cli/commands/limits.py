@@ -18,7 +18,7 @@ app = typer.Typer(invoke_without_command=True, rich_markup_mode=None, no_args_is
 NONE = "none"  # the value of an option that removes a limit
 Tenant = Annotated[str, typer.Argument(metavar="TENANT", help="The tenant.", show_default=False, callback=text)]
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="The model.", show_default=False, callback=text)]
-COLUMNS = ("tenant", "weight", "running", "each user", "queued", "shards")
+COLUMNS = ("tenant", "weight", "fair by", "running", "each user", "queued", "shards")
 MODEL_COLUMNS = ("model", "requests", "tokens", "source", "blocked until", "waiting", "others")
 TYPE_COLUMNS = ("job type", "running", "starts", "waiting", "others")
 LANES = ("urgent", "high", "normal", "low")
@@ -35,6 +35,7 @@ def show(ctx: typer.Context, as_json: Json = False) -> None:
     headrace limits set-model gpt-4o-mini --requests 500 --tokens 200000
     headrace limits set acme --concurrency 50 --user-concurrency 5 --queued low=10000
     headrace limits set acme --concurrency none
+    headrace limits set acme --fair-by user
     """
     if ctx.invoked_subcommand is not None:
         return
@@ -78,6 +79,10 @@ def set_limits(
     ctx: typer.Context,
     tenant: Tenant,
     weight: Annotated[float | None, typer.Option(help="Its share, compared with other tenants.", show_default=False)] = None,
+    fair_by: Annotated[
+        str | None,
+        typer.Option(help="user: its users start as many jobs as each other. tenant: its jobs start by lane and age.", show_default=False),
+    ] = None,
     concurrency: Annotated[str | None, typer.Option(help="How many of its jobs run at once, or none.", show_default=False)] = None,
     user_concurrency: Annotated[str | None, typer.Option(help="The same for each of its users, or none.", show_default=False)] = None,
     queued: Annotated[
@@ -100,6 +105,7 @@ def set_limits(
     """
     given: dict[str, Any] = {
         "weight": weight,
+        "fair_by": fair_by,
         "concurrency": _jobs("--concurrency", concurrency),
         "user_concurrency": _jobs("--user-concurrency", user_concurrency),
         "queued": dict(_lane_and_jobs(one) for one in queued) if queued else None,
@@ -107,7 +113,7 @@ def set_limits(
     }
     body = {name: None if value == NONE else value for name, value in given.items() if value is not None}
     if not body:
-        raise UsageError("Say which limit to set: --weight, --concurrency, --user-concurrency, --queued or --shards.")
+        raise UsageError("Say which limit to set: --weight, --fair-by, --concurrency, --user-concurrency, --queued or --shards.")
     answer = session(ctx).api.put(f"/limits/tenants/{quote(tenant, safe='')}", body)
     if as_json:
         output.print_json(answer)
@@ -136,12 +142,13 @@ def _lane_and_jobs(one: str) -> tuple[str, int | None]:
 
 
 def _print(rows: list[dict[str, Any]]) -> None:
-    table = Listing(COLUMNS, whole=("running", "each user"), folded=("queued",), spare=("shards", "weight"))
+    table = Listing(COLUMNS, whole=("running", "each user"), folded=("queued",), spare=("shards", "weight", "fair by"))
     for row in rows:
         queued = ", ".join(f"{lane} {jobs}" for lane, jobs in (row.get("queued") or {}).items() if jobs is not None)
         table.add_row(
             str(row["tenant"]),
             f"{row['weight']:g}",
+            row.get("fair_by") or "",
             _used(row.get("running"), row.get("concurrency")),
             _used(row.get("user_running"), row.get("user_concurrency")),
             queued,

@@ -24,6 +24,7 @@ NO_QUEUED = dict.fromkeys(["total", "urgent", "high", "normal", "low"])
 UNLIMITED = {
     "tenant": "acme",
     "weight": 1.0,
+    "fair_by": "tenant",
     "concurrency": None,
     "running": None,
     "user_concurrency": None,
@@ -68,6 +69,44 @@ def test_what_a_request_does_not_name_stays_and_null_unsets(api: Api) -> None:
 
     assert (changed["concurrency"], changed["queued"], changed["weight"]) == (40, NO_QUEUED | {"total": 900}, 3.0)
     assert (unset["concurrency"], unset["queued"], unset["weight"]) == (None, NO_QUEUED, 1.0)
+
+
+def test_a_tenant_is_shared_by_its_users_until_that_is_unset(api: Api) -> None:
+    shared = put(api, {"fair_by": "user"})
+    kept = put(api, {"weight": 2})
+    unset = put(api, {"fair_by": None})
+
+    assert [(one.status, one.json["fair_by"]) for one in (shared, kept, unset)] == [(200, "user"), (200, "user"), (200, "tenant")]
+    assert api.call("GET", "/limits", token="viewer").json["limits"]["fair_by"] == "tenant"
+
+
+@pytest.mark.parametrize("value", ["users", "", 1, True, ["user"]])
+def test_sharing_by_anything_else_is_refused(api: Api, value: Any) -> None:
+    refused = put(api, {"fair_by": value})
+
+    assert (refused.status, refused.json["error"]["code"]) == (400, "invalid_request")
+    assert [detail["path"] for detail in refused.json["error"]["details"]] == ["fair_by"]
+    assert api.container.tenant_limits.all() == []
+
+
+def test_jobs_in_both_lines_of_a_tenant_are_counted_by_lane(api: Api) -> None:
+    """A tenant may have jobs in both lines of a cause."""
+    store = api.container.jobs
+    held: dict[str, Any] = {"tenant": "acme", "status": Status.HELD, "reason": "rate_limited", "cause": "rate:gpt-4o-mini"}
+    for number, (user, lane, by_user) in enumerate(
+        [("ann", "normal", True), ("ann", "normal", True), ("bob", "low", True), ("ann", "urgent", False)]
+    ):
+        store.create(job(id=f"job_{number:026d}", user=user, lane=lane, line_by_user=by_user, **held))
+    for by_user in (True, False):
+        api.container.lines.touch("rate:gpt-4o-mini", "acme", api.container.clock.now(), by_user=by_user)
+    limit = RateLimit(model="gpt-4o-mini", account=ACCOUNT, configured_requests=60, version=1)
+    api.container.rates.save_limit(RateLimit(model="gpt-4o-mini", account=ACCOUNT), limit)
+
+    own = api.call("GET", "/limits", token="viewer").json["models"][0]["waiting"]
+    all_tenants = api.call("GET", "/limits", token="stage_admin").json["models"][0]["waiting"]
+
+    assert own == {"urgent": 1, "high": 0, "normal": 2, "low": 1, "others": 0, "by_tenant": None, "more": False}
+    assert (all_tenants["others"], all_tenants["by_tenant"]) == (4, {"acme": 4})
 
 
 def test_stage_settings_hold_where_a_tenant_has_no_limit_of_its_own(api: Api) -> None:

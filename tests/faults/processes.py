@@ -110,7 +110,7 @@ class Processes:
         unfinished = {
             "jobs": [f"{job.id[-3:]} {job.status}" for job in real.jobs.records.values() if job.due_at is not None],
             "workers": [worker.name for worker in (*self.workers, *self.schedulers)],
-            "lines": list(real.lines.lines),
+            "lines": [*real.lines.lines, *real.lines.lines_by_user],
             "leases": list(real.leases.rows),
             "messages": [message.body for queue in (*QUEUES, SCHEDULE) for message in real.queues.messages[queue]],
             "changes": self.follows_changes and self._changes.qsize() + self._reading_changes,

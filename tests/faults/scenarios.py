@@ -234,6 +234,15 @@ async def rated(sim: Simulation) -> None:
     await sim.watch(job)
 
 
+async def rated_by_user(sim: Simulation) -> None:
+    """The same in a tenant that shares by user, which is unset while a job waits in the line by user."""
+    shared = TenantLimits(tenant="acme", version=1, fair_by="user", was_by_user=True)
+    sim.real.tenant_limits.replace(replace(shared, version=0), shared)
+    await rated(sim)
+    await asyncio.sleep(30)
+    sim.real.tenant_limits.replace(shared, replace(shared, version=2, fair_by="tenant"))
+
+
 async def crowded(sim: Simulation) -> None:
     """Three jobs of a tenant whose jobs run one at a time; one of them needs two attempts."""
     running = TenantLimits(tenant="acme", version=1, concurrency=1, queued={"total": 50, "normal": 40})
@@ -308,6 +317,7 @@ SCENARIOS = {
         Scenario(notified),
         Scenario(limited),
         Scenario(rated),
+        Scenario(rated_by_user),
         Scenario(crowded),
         Scenario(crowded_and_handed_over),
         Scenario(misdirected),

@@ -14,7 +14,7 @@ from tests.faults.steps import Fault, Kind
 MAX_MS = 300_000  # a lease, a sweep, and a re-check of a job that waits for its wake-up
 FAILED_CALLS = (Kind.REPEATED, Kind.UNANSWERED, Kind.REFUSED)  # no process dies or freezes
 # A repeated call takes some milliseconds, which change the length of the text, or which of two jobs gets the only slot.
-TIME_DEPENDENT = ("cancelled", "cancelled_and_retried", "limited", "crowded")
+TIME_DEPENDENT = ("cancelled", "cancelled_and_retried", "limited", "crowded", "rated_by_user")
 
 
 def _outcome(sim: Simulation) -> list[tuple[object, ...]]:

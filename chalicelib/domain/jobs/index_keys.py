@@ -7,6 +7,7 @@ submitted, so it stays in its shard when they become more.
 
 from __future__ import annotations
 
+from hashlib import sha256
 from zlib import crc32
 
 from chalicelib.domain.jobs.job import Job, Status
@@ -66,11 +67,47 @@ def shard_keys(partition: str, shards: int) -> list[str]:
     return [shard_key(partition, shard) for shard in range(max(1, shards))]
 
 
-def line_key(tenant: str, cause: str) -> str:
-    """Return the partition of the index `by_line` with the jobs of one line; see `shard_key`."""
-    return f"{tenant}#{cause_mark(cause)}"
+def line_key(tenant: str, cause: str, *, by_user: bool = False) -> str:
+    """Return the partition of the index `by_line` with the jobs of one line; see `shard_key`.
+
+    A cause may have two lines of a tenant: one by lane and age, and one by user. `u` is no
+    hexadecimal digit, so no key is one of the other kind.
+    """
+    return f"{tenant}#{cause_mark(cause)}" + ("#u" if by_user else "")
 
 
 def place_in_line(job: Job) -> str:
-    """Return where a job stands in its line: by lane, then by the time since when it is ready."""
-    return f"{LINE_RANKS.get(job.lane, len(LINE_RANKS))}#{job.queued_at:013d}#{job.id}"
+    """Return where a job stands in its line: by lane, then by the time since when it is ready. In a
+    line by user the user comes first.
+    """
+    place = f"{LINE_RANKS.get(job.lane, len(LINE_RANKS))}#{job.queued_at:013d}#{job.id}"
+    return f"{user_mark(job.user)}#{place}" if job.line_by_user else place
+
+
+def is_by_user(place: str) -> bool:
+    """Whether a place is one in a line by user: the rank of a lane has one digit."""
+    return place.find("#") > 1
+
+
+def user_mark(user: str) -> str:
+    """Return what stands for a user in places: short, whatever characters the name has."""
+    return sha256(user.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def user_part(place: str) -> tuple[str, str]:
+    """Return the first and the last place, in a line by user, that a job of the same user can have
+    before `place`. Places have one length.
+    """
+    return f"{place.partition('#')[0]}#", place[:-1] + chr(ord(place[-1]) - 1)
+
+
+def same_lane(place: str) -> str:
+    """Return how the places begin, in a line by user, of the jobs of the same user and lane."""
+    mark, rank, *_ = place.split("#")
+    return f"{mark}#{rank}#"
+
+
+def behind_lane(place: str) -> str:
+    """Return what comes, in a line by user, after all jobs of the same user and lane, and before all others that do."""
+    mark, rank, *_ = place.split("#")
+    return f"{mark}#{int(rank) + 1}#"

@@ -149,6 +149,7 @@ class Job:
     # What it waits for in a line while it is held (`queues/causes.py`). None: it stands in no line; a
     # held job waits for `resume_at` then.
     cause: str | None = None
+    line_by_user: bool = False  # it stands there among the jobs of its user, because its tenant shares by user
     tokens: int = 0  # what an attempt is charged against a token rate; 0: unknown, or a task
     slots: tuple[str, ...] = ()  # keys of the concurrency limits of which it has a slot
     places: tuple[str, ...] = ()  # keys of the queued-jobs limits that count it, until it has ended

@@ -96,7 +96,9 @@ def is_claimable(job: Job) -> bool:
     return job.status in (Status.QUEUED, Status.RETRYING) or (job.status is Status.WAITING and job.reason == START_LATER)
 
 
-def hold(job: Job, generation: int, reason: str, until: Ms | None, now: Ms, cause: str | None = None) -> Job | None:
+def hold(
+    job: Job, generation: int, reason: str, until: Ms | None, now: Ms, cause: str | None = None, *, by_user: bool = False
+) -> Job | None:
     """Hold a job that an admission gate refuses (a gate uses up no attempt).
 
     It waits at most until it would expire or until its last attempt may start; then it ends. A job
@@ -105,6 +107,7 @@ def hold(job: Job, generation: int, reason: str, until: Ms | None, now: Ms, caus
     Args:
         until: when it may probably continue; None: unknown.
         cause: the line in which it waits for its release; None: it continues at `until` by itself.
+        by_user: it stands there among the jobs of its user.
     """
     if job.status is Status.HELD and job.generation == generation + 1 and (job.reason, job.cause) == (reason, cause):
         return job  # this write has succeeded before; only its response was lost
@@ -114,7 +117,7 @@ def hold(job: Job, generation: int, reason: str, until: Ms | None, now: Ms, caus
         return end
     if cause is not None and (job.status, job.cause, job.reason) == (Status.HELD, cause, reason):
         return job
-    return _held(job, now, reason, until, cause, generation=job.generation + 1)
+    return _held(job, now, reason, until, cause, generation=job.generation + 1, by_user=by_user)
 
 
 def message_delay(job: Job, now: Ms) -> int | None:
@@ -247,6 +250,7 @@ def hold_after_attempt(
     *,
     without: str | None = None,
     cause: str | None = None,
+    by_user: bool = False,
 ) -> Job | None:
     """Hold a job whose attempt failed for a cause outside the job: the rate limit was reached, or,
     before a response started, the probe of an open circuit failed, the account was refused, a
@@ -256,7 +260,7 @@ def hold_after_attempt(
 
     Args:
         without: the fallback model that is not asked again in this run.
-        until, cause: as of `hold`.
+        until, cause, by_user: as of `hold`.
     """
     if job.status is Status.HELD and job.generation == generation + 1 and job.owner == owner:
         return job
@@ -265,10 +269,11 @@ def hold_after_attempt(
         return new
     models = tuple(model for model in new.fallback_models if model != without)
     queued_at = job.queued_at if cause is not None else new.queued_at  # it keeps its place
-    return replace(_held(new, now, reason, until, cause), version=new.version, queued_at=queued_at, fallback_models=models)
+    held = _held(new, now, reason, until, cause, by_user=by_user)
+    return replace(held, version=new.version, queued_at=queued_at, fallback_models=models)
 
 
-def _held(job: Job, now: Ms, reason: str, until: Ms | None, cause: str | None, **changes: Any) -> Job:
+def _held(job: Job, now: Ms, reason: str, until: Ms | None, cause: str | None, *, by_user: bool = False, **changes: Any) -> Job:
     """One in a line is due when it may wait no longer, and no earlier: its scheduler releases it."""
     last = latest_start(job)
     if until is not None and last is not None:
@@ -279,7 +284,8 @@ def _held(job: Job, now: Ms, reason: str, until: Ms | None, cause: str | None, *
         until = now if until is None else until
         due_at = first_check_at(until, now)
     waits = (*_ended_waits(job, now), Wait(reason=reason, since=now, cause=cause))[-MAX_WAITS:]
-    changes |= {"status": Status.HELD, "reason": reason, "cause": cause, "resume_at": until, "due_at": due_at, "waits": waits}
+    changes |= {"cause": cause, "line_by_user": by_user and cause is not None}
+    changes |= {"status": Status.HELD, "reason": reason, "resume_at": until, "due_at": due_at, "waits": waits}
     return _next(job, now, **changes)
 
 
@@ -607,7 +613,7 @@ def _next(job: Job, now: Ms, **changes: Any) -> Job:
     has ended has no slots; one that has ended itself has no place in a queue.
     """
     if job.status is Status.HELD and changes.get("status", Status.HELD) is not Status.HELD:
-        changes = {"cause": None, "waits": _ended_waits(job, now), **changes}
+        changes = {"cause": None, "line_by_user": False, "waits": _ended_waits(job, now), **changes}
     new = replace(job, version=job.version + 1, updated_at=now, **changes)
     if new.slots and not keeps_slots(new):
         new = replace(new, slots=())

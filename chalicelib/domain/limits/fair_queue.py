@@ -10,6 +10,11 @@ the tenant's last releases goes before the others. After each `AGE_MS` a job cou
 better lane, without a write. Urgency costs: the factor of the lane is part of the cost, so that a
 tenant that calls everything urgent gets less in all.
 
+The jobs of a tenant that shares by user stand in a line by user. Its share is divided in the same
+way once more: each of its users has a virtual time, the one with the lowest is served, and lanes,
+floors and ages count among the jobs of that user. A user that had nothing waiting starts at the
+virtual time of the tenant's last release.
+
 The state is in memory. A scheduler that starts anew passes the virtual times that were stored.
 """
 
@@ -24,11 +29,77 @@ from chalicelib.domain.units import Ms
 
 FACTORS = {"urgent": 2.0, "high": 1.5, "normal": 1.0, "low": 0.75}  # of the cost, by lane; the best lane first
 FLOORS = {"high": 0.2, "normal": 0.1, "low": 0.05}  # of a tenant's last releases
-REMEMBERED = 200  # releases of a tenant
+REMEMBERED = 200  # releases of a tenant, or of a user
+MAX_USERS = 4_000  # of a tenant whose virtual times are kept
 AGE_MS = 600_000
 MIN_WEIGHT = 0.001
 MIN_COST = 1e-6  # of a minute's limits
 _RANKS = {lane: rank for rank, lane in enumerate(FACTORS)}
+
+
+@dataclass(slots=True)
+class _Lanes:
+    """The lanes of the last releases of somebody."""
+
+    lanes: deque[str] = field(default_factory=lambda: deque(maxlen=REMEMBERED))
+
+    def is_below_floor(self, lane: str) -> bool:
+        floor = int(FLOORS.get(lane, 0.0) * len(self.lanes))
+        return floor > 0 and self.lanes.count(lane) < floor
+
+    def add(self, lane: str) -> None:
+        self.lanes.append(lane)
+
+    def remove(self, lane: str) -> None:
+        if lane in self.lanes:
+            self.lanes.remove(lane)
+
+
+@dataclass(slots=True)
+class _User:
+    """A user of a tenant that shares by user."""
+
+    v: float
+    lanes: _Lanes = field(default_factory=_Lanes)
+
+
+@dataclass(slots=True)
+class _Users:
+    """The users of a tenant, as far as they are known. Who is not has the virtual time of the last release."""
+
+    last: float = 0.0
+    known: dict[str, _User] = field(default_factory=dict)
+
+    def v(self, user: str) -> float:
+        seen = self.known.get(user)
+        return self.last if seen is None else max(self.last, seen.v)
+
+    def first(self, rows: Sequence[HeldJob]) -> str:
+        """Return the user whose turn it is. Of equal ones the one whose job is the oldest."""
+        oldest: dict[str, Ms] = {}
+        for row in rows:
+            oldest[row.user] = min(row.queued_at, oldest.get(row.user, row.queued_at))
+        return min(oldest, key=lambda user: (self.v(user), oldest[user], user))
+
+    def charge(self, user: str, cost: float, lane: str) -> None:
+        before = self.v(user)
+        seen = self.known.pop(user, None) or _User(before)
+        self.last, seen.v = before, before + cost
+        seen.lanes.add(lane)
+        self.known[user] = seen
+        if len(self.known) > MAX_USERS:
+            self._forget()
+
+    def refund(self, user: str, cost: float, lane: str) -> None:
+        seen = self.known.get(user)
+        if seen is not None:
+            seen.v -= cost
+            seen.lanes.remove(lane)
+
+    def _forget(self) -> None:
+        """Forget half of the users: those of whom least is known that others are not, then those served first."""
+        kept = sorted(self.known, key=self.v)[len(self.known) // 2 :]
+        self.known = {user: self.known[user] for user in kept}
 
 
 @dataclass(slots=True)
@@ -37,11 +108,8 @@ class _Flow:
 
     weight: float
     v: float | None  # None: set when it is looked at for the first time
-    lanes: deque[str] = field(default_factory=lambda: deque(maxlen=REMEMBERED))
-
-    def is_below_floor(self, lane: str) -> bool:
-        floor = int(FLOORS.get(lane, 0.0) * len(self.lanes))
-        return floor > 0 and self.lanes.count(lane) < floor
+    lanes: _Lanes = field(default_factory=_Lanes)
+    users: _Users | None = None  # None: no job of it stood in a line by user yet
 
 
 class FairQueue:
@@ -84,14 +152,21 @@ class FairQueue:
             return None
         tenant = min(waiting, key=lambda one: (self._flows[one].v, min(row.queued_at for row in waiting[one]), one))
         flow, rows = self._flows[tenant], waiting[tenant]
-        first = [row for row in rows if flow.is_below_floor(row.lane)] or rows
+        lanes = flow.lanes
+        if any(row.by_user for row in rows):
+            flow.users = flow.users or _Users()
+            user = flow.users.first(rows)
+            rows = [row for row in rows if row.user == user]
+            lanes = flow.users.known[user].lanes if user in flow.users.known else _Lanes()
+        first = [row for row in rows if lanes.is_below_floor(row.lane)] or rows
         return min(first, key=lambda row: (_rank(row, now), row.queued_at, row.job_id))
 
-    def charge(self, tenant: str, cost: float, lane: str = "normal") -> None:
+    def charge(self, tenant: str, cost: float, lane: str = "normal", user: str | None = None) -> None:
         """Count a release.
 
         Args:
             cost: from `cost_of`.
+            user: whose job it is; it counts if the tenant shares by user.
         """
         flow = self._flows.get(tenant)
         if flow is None:
@@ -99,16 +174,19 @@ class FairQueue:
         before = flow.v or 0.0
         self._last = before if self._last is None else max(self._last, before)
         flow.v = before + cost * FACTORS.get(lane, 1.0) / flow.weight
-        flow.lanes.append(lane)
+        flow.lanes.add(lane)
+        if flow.users is not None and user is not None:
+            flow.users.charge(user, cost * FACTORS.get(lane, 1.0), lane)
 
-    def refund(self, tenant: str, cost: float, lane: str = "normal") -> None:
+    def refund(self, tenant: str, cost: float, lane: str = "normal", user: str | None = None) -> None:
         """Take back a charge: the job did not start."""
         flow = self._flows.get(tenant)
         if flow is None:
             return
         flow.v = (flow.v or 0.0) - cost * FACTORS.get(lane, 1.0) / flow.weight
-        if lane in flow.lanes:
-            flow.lanes.remove(lane)
+        flow.lanes.remove(lane)
+        if flow.users is not None and user is not None:
+            flow.users.refund(user, cost * FACTORS.get(lane, 1.0), lane)
 
     def positions(self) -> dict[str, float]:
         """Return the virtual times, to be stored. A tenant that was never looked at has none."""

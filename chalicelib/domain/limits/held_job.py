@@ -22,3 +22,4 @@ class HeldJob:
     tokens: int  # what an attempt is charged against a token rate
     crashes: int
     place: str  # its sort key in the line
+    by_user: bool = False  # it stands in a line by user, so its place begins with `user_mark`

@@ -6,7 +6,7 @@
 | less than a quarter `remaining` | others use the same account: the scheduler slows down in proportion, for ten seconds |
 | 429 with "Limit 500, Used 500, Requested 1" | the limit; nothing starts before the provider's wait is over |
 | 429 with the limit of a day | only the wait |
-| 429 without numbers | nine tenths of what was accepted in the last minute, less if it follows another one; it grows back by 1 % a minute |
+| 429 without numbers | nine tenths of the rate accepted since the one before (a minute at most); it grows back by 1 % a minute |
 
 A configured limit wins if it is lower. All functions are pure; they return the same object if
 nothing changes that is worth a write. A store writes the new value only if the version that it was
@@ -21,7 +21,7 @@ from enum import StrEnum
 from typing import Any
 
 from chalicelib.domain.execution.retry_policy import MAX_RETRY_AFTER
-from chalicelib.domain.limits.sliding_window import Limits
+from chalicelib.domain.limits.sliding_window import SECONDS, Frames, Limits, used
 from chalicelib.domain.rate_headers import LimitHeaders, RateHeaders, Refusal
 from chalicelib.domain.units import Ms
 
@@ -33,7 +33,6 @@ SHARE_STEP = 0.05  # a share that remains is kept in such steps: not each respon
 SHARE_TTL_MS, SHARE_REFRESH_MS = 10_000, 5_000  # how long a share counts, and when the same one is written again
 MIN_PACE = 0.1
 ACCEPTED_PART = 0.9
-AGAIN_MS, AGAIN_PART = 120_000, 0.8  # a refusal so soon after the one before: it was not enough
 MIN_ACCEPTED = 0.2  # of the limit; whoever is refused with less met something else than this limit
 RECOVERY_MS, RECOVERY_STEP = 60_000, 0.01  # the factor grows by so much each minute
 SAME_REFUSAL_MS = 10_000  # refusals within this time are one
@@ -137,13 +136,11 @@ def learn_from_headers(limit: RateLimit, headers: RateHeaders, now: Ms) -> RateL
     return replace(changed, seen_at=now, remaining=share, refusals=refusals, version=limit.version + 1)
 
 
-def learn_from_refusal(
-    limit: RateLimit, refusal: Refusal, accepted_last_minute: int, now: Ms, headers: RateHeaders | None = None
-) -> RateLimit:
+def learn_from_refusal(limit: RateLimit, refusal: Refusal, frames: Frames, now: Ms, headers: RateHeaders | None = None) -> RateLimit:
     """Learn from a 429 that is about all requests to the model.
 
     Args:
-        accepted_last_minute: requests that were started in the last minute, this one not counted.
+        frames: the starts of the last minute, with that of the refused request; empty if they are not known.
         headers: those of the same response.
     """
     is_first = limit.refused_at is None or now - limit.refused_at >= SAME_REFUSAL_MS
@@ -153,7 +150,7 @@ def learn_from_refusal(
         if refusal.limit != getattr(limit, refusal.kind):
             changed = replace(changed, **{refusal.kind: refusal.limit}, source=LimitSource.MESSAGE, factor=1.0)  # type: ignore[arg-type]
     elif refusal.of_minute and is_first:
-        changed = replace(changed, factor=_accepted(limit, accepted_last_minute, now))
+        changed = replace(changed, factor=_accepted(limit, frames, now))
     refusals = limit.refusals + 1 if is_first or not limit.refusals else limit.refusals
     wait = refusal.wait if refusal.wait is not None else min(MAX_UNASKED_MS, UNASKED_MS << min(refusals - 1, 16))
     until = now + min(MAX_WAIT_MS, max(0, wait))
@@ -234,13 +231,18 @@ def _pace(limit: RateLimit, now: Ms) -> float:
     return max(MIN_PACE, limit.remaining / LOW_SHARE)
 
 
-def _accepted(limit: RateLimit, accepted: int, now: Ms) -> float:
-    """Return the factor after a refusal without numbers: nine tenths of what was accepted."""
+def _accepted(limit: RateLimit, frames: Frames, now: Ms) -> float:
+    """Return the factor after a refusal without numbers: nine tenths of the rate that was accepted.
+
+    A provider that refuses has nothing left of what it saves while little is asked for. So after the
+    first refusal a minute tells too much, but between two of them was accepted what its limit gives.
+    """
     requests, current = known_limits(limit, now)[0], current_factor(limit, now)
+    seconds = SECONDS if limit.refused_at is None else min(SECONDS, (now - limit.refused_at) // 1000)
+    accepted = max(0, used(frames, now, seconds)[0] - 1) * SECONDS / seconds
     if requests is None or accepted < MIN_ACCEPTED * requests:
         return current
-    is_again = limit.refused_at is not None and now - limit.refused_at < AGAIN_MS
-    return min(accepted / requests, current) * (AGAIN_PART if is_again else ACCEPTED_PART)
+    return min(accepted / requests, current) * ACCEPTED_PART
 
 
 def _is_limit(value: int | None) -> bool:

@@ -34,7 +34,7 @@ def choose_releases(
     most: int,
     most_of: Mapping[str, int] | None = None,
 ) -> Releases:
-    """Choose the next jobs by tenant, lane and age, and charge them.
+    """Choose the next jobs by tenant, by user where it shares so, by lane and age, and charge them.
 
     Args:
         heads: the first jobs of each tenant's line; of tenants that have joined `fair`.
@@ -51,7 +51,7 @@ def choose_releases(
             if not _fits(counted, limits, job, now):
                 return Releases(chosen, too_large, free_at(frames, limits, job.tokens, now, LINE_CEILINGS.get(job.lane, 1.0)))
             frames = counted
-            fair.charge(job.tenant, job_cost(job, limits), job.lane)
+            fair.charge(job.tenant, job_cost(job, limits), job.lane, job.user)
         (chosen if limits.can_pass(job.tokens) else too_large).append(job)
         rows[job.tenant].remove(job)
         if job.tenant in left:

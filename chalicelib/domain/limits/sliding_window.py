@@ -114,9 +114,9 @@ def added(frames: Frames, at: Ms, requests: int, tokens: int) -> tuple[Frame, ..
     return (*(frame for frame in frames if frame.minute != minute), current.added(second, requests, tokens))
 
 
-def used(frames: Frames, now: Ms) -> tuple[int, int]:
-    """Return the requests and tokens of the last minute."""
-    return tuple(_Counts(frames, now, kind).last(SECONDS) for kind in ("requests", "tokens"))  # type: ignore[return-value]
+def used(frames: Frames, now: Ms, seconds: int = SECONDS) -> tuple[int, int]:
+    """Return the requests and tokens of the last seconds, a minute at most."""
+    return tuple(_Counts(frames, now, kind).last(min(SECONDS, seconds)) for kind in ("requests", "tokens"))  # type: ignore[return-value]
 
 
 def fits(frames: Frames, limits: Limits, tokens: int, now: Ms, ceiling: float = 1.0) -> bool:

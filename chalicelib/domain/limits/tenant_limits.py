@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from enum import StrEnum
 from typing import Any
 
 from chalicelib.domain.errors import Detail, InvalidRequest
@@ -24,6 +25,13 @@ MAX_INDEX_SHARDS = 16
 SHARDS_DELAY_MS = 120_000  # before new shards are written: every reader knows of them by then
 
 
+class FairBy(StrEnum):
+    """Among whom the share of a tenant is divided."""
+
+    TENANT = "tenant"  # nobody: its jobs start by lane and age, whoever submitted them
+    USER = "user"  # its users: each gets as much as the others that wait, and its jobs start by lane and age
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TenantLimits:
     """The limits of a tenant. None: as the stage's settings say."""
@@ -31,6 +39,8 @@ class TenantLimits:
     tenant: str
     version: int = 0  # grows with each write; 0: nothing is stored
     weight: float = 1.0  # its share, compared with the other tenants that wait for the same
+    fair_by: str = FairBy.TENANT.value  # a value of `FairBy`; one of a newer version of the code counts as the default
+    was_by_user: bool = False  # it was `FairBy.USER` once: jobs may still wait in lines by user
     concurrency: int | None = None  # its jobs that run at once
     user_concurrency: int | None = None  # the same for each of its users
     queued: Mapping[str, int] = field(default_factory=dict)  # its jobs that have not ended, by lane and in total
@@ -59,6 +69,10 @@ class TenantLimits:
     def shards_at(self, now: Ms) -> int:
         """Return in how many shards the jobs are that are submitted now."""
         return self.shards if now >= self.shards_from else self.former_shards
+
+    @property
+    def is_by_user(self) -> bool:
+        return self.fair_by == FairBy.USER
 
     def slots_of(self, user: str) -> list[SlotLimit]:
         """Return the concurrency limits of a user's jobs; empty if there are none."""
@@ -102,7 +116,7 @@ class LimitsChange:
     """What an operator sets: the names of fields with their values. None: back to the stage's setting.
 
     Attributes:
-        values: `weight`, `concurrency`, `user_concurrency` and `shards`, which is never None.
+        values: `weight`, `fair_by`, `concurrency`, `user_concurrency` and `shards`, which is never None.
         queued: queued-jobs limits by lane, and `total`; what it does not name stays.
     """
 
@@ -110,7 +124,7 @@ class LimitsChange:
     queued: Mapping[str, int | None] = field(default_factory=dict)
 
 
-_UNSET: Mapping[str, Any] = {"weight": 1.0, "concurrency": None, "user_concurrency": None}
+_UNSET: Mapping[str, Any] = {"weight": 1.0, "fair_by": FairBy.TENANT.value, "concurrency": None, "user_concurrency": None}
 
 
 def change_limits(seen: TenantLimits, change: LimitsChange, by: str, now: Ms) -> TenantLimits:
@@ -128,6 +142,7 @@ def change_limits(seen: TenantLimits, change: LimitsChange, by: str, now: Ms) ->
     return replace(
         new,
         version=seen.version + 1,
+        was_by_user=seen.was_by_user or new.is_by_user,
         highest_concurrency=max(seen.highest_concurrency, new.concurrency or 0),
         highest_user_concurrency=max(seen.highest_user_concurrency, new.user_concurrency or 0),
         highest_queued={name: max(seen.highest_queued.get(name, 0), limit) for name, limit in {**seen.highest_queued, **queued}.items()},

@@ -6,6 +6,7 @@ the others as one sum.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -19,7 +20,7 @@ from chalicelib.domain.limits.sliding_window import used
 from chalicelib.domain.limits.slots import SlotLimit, type_scope
 from chalicelib.domain.queues.causes import CauseKind, cause_of
 from chalicelib.domain.queues.lanes import LANES
-from chalicelib.ports import Prices
+from chalicelib.ports import Line, Prices
 from chalicelib.services.compare_and_swap import update
 from chalicelib.services.scheduling.visits import ask_for_visit
 from chalicelib.services.scheduling.waits import WaitContext, lines_of
@@ -156,25 +157,38 @@ class _Counter:
         return any(line.tenant == self._caller.tenant for line in lines_of(self._ctx, cause_of(CauseKind.RATE, model)))
 
     def waiting(self, cause: str) -> WaitingJobs:
-        tenants = [line.tenant for line in lines_of(self._ctx, cause)]
         own, more = dict.fromkeys(LANES, 0), False
-        if self._caller.tenant in tenants:
-            for lane in LANES:
-                own[lane], is_more = self._count(cause, self._caller.tenant, lane)
-                more |= is_more
-        counts: dict[str, int] = {self._caller.tenant: sum(own.values())} if self._caller.tenant in tenants else {}
-        for tenant in tenants:
-            if tenant != self._caller.tenant:
-                counts[tenant], is_more = self._count(cause, tenant)
-                more |= is_more
+        counts: dict[str, int] = {}
+        for line in sorted(lines_of(self._ctx, cause), key=lambda line: line.tenant != self._caller.tenant):
+            if line.tenant == self._caller.tenant:
+                by_lane, is_more = self._count_lanes_by_user(line) if line.by_user else self._count_lanes(line)
+                own = {lane: own[lane] + count for lane, count in by_lane.items()}
+                found = sum(by_lane.values())
+            else:
+                found, is_more = self._count(line)
+            counts[line.tenant] = counts.get(line.tenant, 0) + found
+            more |= is_more
         others = sum(counts.values()) - sum(own.values())
         by_tenant = {tenant: count for tenant, count in counts.items() if count} if self._caller.all_tenants else None
         return WaitingJobs(by_lane=own, others=others, by_tenant=by_tenant, more=more)
 
-    def _count(self, cause: str, tenant: str, lane: str | None = None) -> tuple[int, bool]:
+    def _count_lanes(self, line: Line) -> tuple[dict[str, int], bool]:
+        counted = {lane: self._count(line, lane) for lane in LANES}
+        return {lane: count for lane, (count, _) in counted.items()}, any(more for _, more in counted.values())
+
+    def _count_lanes_by_user(self, line: Line) -> tuple[dict[str, int], bool]:
+        """One request: lanes are not together in such a line."""
+        if self._left <= 0:
+            return dict.fromkeys(LANES, 0), True
+        self._left -= 1
+        found = self._ctx.lines.held(line.cause, line.tenant, MAX_COUNTED + 1, by_user=True)
+        lanes = Counter(job.lane for job in found[:MAX_COUNTED])
+        return {lane: lanes[lane] for lane in LANES}, len(found) > MAX_COUNTED
+
+    def _count(self, line: Line, lane: str | None = None) -> tuple[int, bool]:
         """Count up to `MAX_COUNTED` jobs; and whether there are more, or may be."""
         if self._left <= 0:
             return 0, True
         self._left -= 1
-        found = self._ctx.lines.count(cause, tenant, MAX_COUNTED + 1, lane=lane)
+        found = self._ctx.lines.count(line.cause, line.tenant, MAX_COUNTED + 1, lane=lane, by_user=line.by_user)
         return min(found, MAX_COUNTED), found > MAX_COUNTED

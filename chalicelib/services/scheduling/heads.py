@@ -22,6 +22,8 @@ REMEMBERED_MS = 600_000  # how often a job was released
 class Heads:
     """The first jobs of one line."""
 
+    turn: str | None = None  # in a line by user: see `UserHeads`
+
     def __init__(self) -> None:
         self.jobs: list[HeldJob] = []  # by place
         self.is_empty = False  # the index had no job of the line, not even a released one
@@ -34,7 +36,7 @@ class Heads:
 
     def read(self, ctx: SchedulingContext, cause: str, tenant: str, now: Ms) -> None:
         """Read the first jobs of each lane. A request for each lane that has jobs, and one more."""
-        self._released = {job_id: at for job_id, at in self._released.items() if now - at < RELEASED_MS}
+        self._forget_released(now)
         found: dict[str, HeldJob] = {}
         total, rank, after = 0, 0, ""
         for _ in range(MAX_PAGES * len(LINE_RANKS)):
@@ -51,10 +53,13 @@ class Heads:
 
     def release(self, job: HeldJob, now: Ms) -> int:
         """Note that a job is released. Returns how often it was, this time included."""
-        self.jobs.remove(job)
+        self.jobs = [other for other in self.jobs if other.job_id != job.job_id]
         self._released[job.job_id] = now
         key = job.job_id, job.generation
         self._releases = {other: seen for other, seen in self._releases.items() if now - seen[0] < REMEMBERED_MS}
         count = self._releases.get(key, (now, 0))[1] + 1
         self._releases[key] = now, count
         return count
+
+    def _forget_released(self, now: Ms) -> None:
+        self._released = {job_id: at for job_id, at in self._released.items() if now - at < RELEASED_MS}

@@ -46,7 +46,7 @@ class Releaser:
 
     async def release(self, queue: CauseQueue, opening: Opening, limit: int, now: Ms) -> int:
         """Send the wake-ups of the next jobs, in a fair order. Returns how many."""
-        left = {tenant: opening.by_tenant.get(tenant, limit) for tenant in queue.lines}
+        left = {tenant: opening.by_tenant.get(tenant, limit) for tenant in queue.tenants}
         released: list[HeldJob] = []
         while len(released) < limit:
             heads = {tenant: jobs for tenant, jobs in queue.waiting().items() if left[tenant] > 0}
@@ -54,7 +54,7 @@ class Releaser:
             if job is None:
                 break
             left[job.tenant] -= 1
-            queue.fair.charge(job.tenant, 1.0, job.lane)
+            queue.fair.charge(job.tenant, 1.0, job.lane, job.user)
             if not await self._may_send(queue, job, now):
                 continue
             queue.probed[job.tenant] = now
@@ -70,7 +70,7 @@ class Releaser:
         """
         ctx, allowed = self._ctx, effective(rate, now)
         frames = await ctx.offload(ctx.rates.frames, rate.account, rate.model, now)
-        most_of = await ctx.offload(free_of_tenants, ctx, list(queue.lines))
+        most_of = await ctx.offload(free_of_tenants, ctx, queue.tenants)
         chosen = choose_releases(queue.fair, queue.waiting(), frames, allowed, now, limit, most_of)
         queue.next_at = chosen.next_at if chosen.next_at is not None else now + ROUND_MS
         kept = chosen.jobs
@@ -82,7 +82,7 @@ class Releaser:
             if left:
                 await ctx.offload(ctx.rates.give_back, rate.account, rate.model, sum(job.tokens for job in left), len(left), now)
                 for job in left:
-                    queue.fair.refund(job.tenant, job_cost(job, allowed), job.lane)
+                    queue.fair.refund(job.tenant, job_cost(job, allowed), job.lane, job.user)
         grants = {job.job_id: Grant(queue.cause, now, job.tokens) for job in kept}
         released = [job for job in (*kept, *chosen.too_large) if await self._may_send(queue, job, now)]
         await self._send(released, grants)
@@ -95,7 +95,7 @@ class Releaser:
 
     async def release_of_type(self, queue: CauseQueue, room: TypeRoom, limit: int, now: Ms) -> None:
         """Release the next jobs that have a slot of their type and may start in this minute."""
-        most_of = await self._ctx.offload(free_of_tenants, self._ctx, list(queue.lines))
+        most_of = await self._ctx.offload(free_of_tenants, self._ctx, queue.tenants)
         chosen = choose_releases(queue.fair, queue.waiting(), room.frames, room.limits, now, limit, most_of)
         jobs = await self._count_starts(queue, room, chosen.jobs, now)
         counted = {job.job_id: Grant(queue.cause, now) for job in jobs} if room.limits.requests is not None else None
@@ -114,12 +114,12 @@ class Releaser:
         if fitting < len(jobs):
             await ctx.offload(uncount_starts, ctx, name, len(jobs) - fitting, now)
         for job in jobs[fitting:]:
-            queue.fair.refund(job.tenant, job_cost(job, room.limits), job.lane)
+            queue.fair.refund(job.tenant, job_cost(job, room.limits), job.lane, job.user)
         return jobs[:fitting]
 
     async def _may_send(self, queue: CauseQueue, job: HeldJob, now: Ms) -> bool:
         """Note that a job is released, and look at its record if it was released again and again."""
-        return queue.heads[job.tenant].release(job, now) < SUSPICIOUS_RELEASES or await self._is_in_line(job)
+        return queue.heads[job.tenant, job.by_user].release(job, now) < SUSPICIOUS_RELEASES or await self._is_in_line(job)
 
     async def _send(self, jobs: list[HeldJob], grants: Mapping[str, Grant] | None = None) -> None:
         ctx, by_queue = self._ctx, dict[str, list[tuple[WakeUp, str]]]()

@@ -158,7 +158,7 @@ class ShardLoop:
         self._rows_at = now
 
     def _tenants(self) -> dict[str, Collection[str]]:
-        return {cause: queue.lines.keys() for cause, queue in self._queues.items()}
+        return {cause: queue.tenants for cause, queue in self._queues.items()}
 
     async def _visit_all(self) -> None:
         ctx, now = self._ctx, self._ctx.clock.now()

@@ -21,13 +21,16 @@ from chalicelib.domain.jobs.queue_routing import release_queue
 from chalicelib.domain.limits.held_job import HeldJob
 from chalicelib.domain.limits.slots import scope_of
 from chalicelib.domain.limits.tenant_limits import TenantLimits
+from chalicelib.domain.limits.tenant_lines import lines_to_read
 from chalicelib.domain.queues.causes import CauseKind, cause_of, subject_of
 from chalicelib.domain.queues.wakeup import WakeUp
 from chalicelib.domain.units import Ms
 from chalicelib.ports import Jobs, Line
 from chalicelib.services.scheduling.context import LineContext
+from chalicelib.services.scheduling.user_lines import first_held, scan_users
 
 MAX_SENT = 10  # jobs that one end sends; the ends of these send more
+USER_PAGES = 3  # of a line by user that are read for one release, from a random user on
 SENT_MS = 3_000  # after so long a job that was sent and has not started is sent again first
 EXTRA = 5  # jobs read beyond those needed: the index still has some that have just started
 QUIET_MS = 600_000  # after the last job was held, the row of an empty line is deleted
@@ -64,8 +67,8 @@ class SentForSlots:
 
 
 def has_line(ctx: SlotLineContext, cause: str, tenant: str) -> bool:
-    """Whether jobs of the tenant wait for the cause. One request."""
-    return bool(ctx.lines.held(cause, tenant, 1))
+    """Whether jobs of the tenant wait for the cause. One request, or two; see `first_held`."""
+    return bool(first_held(ctx, cause, tenant, 1))
 
 
 def release_after(ctx: SlotLineContext, sent: SentForSlots | None, before: Job, after: Job) -> None:
@@ -113,6 +116,7 @@ def release_next(
     at_most: int = MAX_SENT,
     without: str | None = None,
     held: Job | None = None,
+    by_user: bool | None = None,
 ) -> int:
     """Send as many jobs of a line as there are free slots. Returns how many.
 
@@ -121,17 +125,22 @@ def release_next(
         at_least: slots that are known to be free, though the count may not say so yet.
         without: a job that has just ended and that the index may still have.
         held: a job that was just held and that the index may not have yet.
+        by_user: only jobs of the line by user, or only of the other one; None: of both, if there are.
 
     Raises:
         Unavailable: some of them may not have been sent.
     """
     now, cause = ctx.clock.now(), cause_of(CauseKind.SLOTS, scope)
     recent = sent.recent(scope, now) if sent is not None else set()
-    limit = ctx.limits_of(tenant).slot_limit(scope)
+    limits = ctx.limits_of(tenant)
+    limit = limits.slot_limit(scope)
     free = limit.free(ctx.jobs.slots_taken(limit.keys)) if limit is not None else at_most  # without a limit all may start
     if max(free, at_least) <= 0:
         return 0
-    waiting = [job for job in _first_of(ctx, cause, tenant, min(at_most, max(free, at_least)) + len(recent)) if job.job_id != without]
+    lines = lines_to_read(limits, cause) if by_user is None else (by_user,)
+    needed = min(at_most, max(free, at_least)) + len(recent)
+    first = _first_of_users(ctx, cause, tenant, needed, lines) if True in lines else _first_of(ctx, cause, tenant, needed)
+    waiting = [job for job in first if job.job_id != without]
     on_their_way = sum(job.job_id in recent for job in waiting)
     wanted = min(at_most, max(at_least, free - on_their_way))  # rather one too many than none
     chosen = sorted(waiting, key=lambda job: job.job_id in recent)[:wanted]  # what was sent before comes last, not never
@@ -146,23 +155,47 @@ def release_next(
 
 def sweep_slot_line(ctx: SlotLineContext, line: Line) -> int:
     """Send the jobs of a line that have a free slot, and delete the row of an empty line. Returns how many were sent."""
-    if not ctx.lines.held(line.cause, line.tenant, 1):
+    if not ctx.lines.held(line.cause, line.tenant, 1, by_user=line.by_user):
         if ctx.clock.now() - line.touched_at >= QUIET_MS:
             ctx.lines.remove(line)
         return 0
-    return release_next(ctx, subject_of(line.cause), line.tenant, at_most=SWEPT)
+    return release_next(ctx, subject_of(line.cause), line.tenant, at_most=SWEPT, by_user=line.by_user)
 
 
 def _first_of(ctx: SlotLineContext, cause: str, tenant: str, wanted: int) -> list[HeldJob]:
     """Return the first jobs of a line; in some cases those of a lower lane first."""
-    chance, found = ctx.random(), list[HeldJob]()
-    lane = next((lane for lane, share in FLOORS if chance < share), None)
+    lane, found = _first_lane(ctx), list[HeldJob]()
     if lane is not None:
         found = ctx.lines.held(cause, tenant, wanted, f"{LINE_RANKS[lane]}#")
     if len(found) < wanted:
         known = {job.job_id for job in found}
         found += [job for job in ctx.lines.held(cause, tenant, wanted + EXTRA) if job.job_id not in known]
     return found
+
+
+def _first_of_users(ctx: SlotLineContext, cause: str, tenant: str, wanted: int, lines: Collection[bool]) -> list[HeldJob]:
+    """Return the first jobs of users in a random order: one of each, then a second one. If there are too
+    many users to look at all of them, it looks at some, from a random one on.
+    """
+    found = ctx.lines.held(cause, tenant, wanted + EXTRA) if False in lines else []
+    begin = f"{int(ctx.random() * 16**16):016x}"
+    scan = scan_users(ctx.lines, cause, tenant, begin, USER_PAGES)
+    found += scan.jobs
+    if scan.end is None:  # the others stand before it
+        found += scan_users(ctx.lines, cause, tenant, None, USER_PAGES).jobs
+    if len(found) < wanted:
+        found += ctx.lines.held(cause, tenant, wanted, by_user=True)
+    lane, users = _first_lane(ctx), dict[str, dict[str, HeldJob]]()
+    for job in sorted(found, key=lambda job: (job.lane != lane, LINE_RANKS.get(job.lane, len(LINE_RANKS)), job.queued_at)):
+        users.setdefault(job.user, {})[job.job_id] = job
+    turns = [(turn, ctx.random(), job) for jobs in users.values() for turn, job in enumerate(jobs.values())]
+    return [job for _, _, job in sorted(turns, key=lambda one: one[:2])[: wanted + EXTRA]]
+
+
+def _first_lane(ctx: SlotLineContext) -> str | None:
+    """Return the lane that comes first this time; None: as always."""
+    chance = ctx.random()
+    return next((lane for lane, share in FLOORS if chance < share), None)
 
 
 def _send(ctx: SlotLineContext, jobs: Collection[HeldJob]) -> None:

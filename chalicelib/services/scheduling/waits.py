@@ -37,8 +37,10 @@ from chalicelib.domain.queues.causes import CauseKind, bucket_of, kind_of, subje
 from chalicelib.domain.units import Ms
 from chalicelib.ports import CircuitBreakers, Jobs, Line, Pauses, Rates
 from chalicelib.services.scheduling.context import LineContext
+from chalicelib.services.scheduling.user_lines import scan_users
 
 MAX_AHEAD = 300  # jobs of a line that are counted
+USER_PAGES = 4  # of a line by user that are read to count its users
 MAX_WEIGHTS = 50  # of other tenants that are looked up; the rest counts as 1
 LINES_TTL_MS = 5_000  # how long an environment keeps which tenants have lines
 
@@ -69,8 +71,11 @@ def describe_wait(ctx: WaitContext, job: Job) -> JobWait:
     if job.cause is None or not job.is_in_line:
         return by_record
     try:
-        ahead = ctx.lines.count(job.cause, job.tenant, MAX_AHEAD + 1, before=place_in_line(job))
-        wait = _wait_in_line(ctx, job, job.cause, min(ahead, MAX_AHEAD), now)
+        ahead = ctx.lines.count(job.cause, job.tenant, MAX_AHEAD + 1, before=place_in_line(job), by_user=job.line_by_user)
+        users = _waiting_users(ctx, job, job.cause) if job.line_by_user and ahead else 1
+        wait = replace(_wait_in_line(ctx, job, job.cause, min(ahead, MAX_AHEAD) * (users or 1), now), ahead=min(ahead, MAX_AHEAD))
+        if users is None:
+            wait = replace(wait, start_at=None)
     except (Unavailable, UnreadableRecord) as exc:
         ctx.log("wait_not_read", job_id=job.id, tenant=job.tenant, cause=job.cause, error=exc)
         return by_record
@@ -138,9 +143,15 @@ def _rate(ctx: WaitContext, job: Job, model: str, now: Ms, ahead: int = 0, cause
 
 def _turns(ctx: WaitContext, tenant: str, cause: str) -> float:
     """How many jobs of all tenants start for each one of this tenant, by the weights of those that wait."""
-    others = [line.tenant for line in lines_of(ctx, cause) if line.tenant != tenant]
+    others = list(dict.fromkeys(line.tenant for line in lines_of(ctx, cause) if line.tenant != tenant))
     weights = [ctx.limits_of(other).weight for other in others[:MAX_WEIGHTS]]
     return 1.0 + (sum(weights) + len(others) - len(weights)) / ctx.limits_of(tenant).weight
+
+
+def _waiting_users(ctx: WaitContext, job: Job, cause: str) -> int | None:
+    """How many users of a tenant have jobs in its line; each has its turn. None: more than it is worth to count."""
+    scan = scan_users(ctx.lines, cause, job.tenant, None, USER_PAGES)
+    return len({other.user for other in scan.jobs} | {job.user}) if scan.end is None else None
 
 
 def _type_limit(ctx: WaitContext, name: str, reason: str) -> WaitLimit | None:

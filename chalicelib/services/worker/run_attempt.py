@@ -229,7 +229,7 @@ class AttemptRunner:
         ctx, attempt = self._ctx, self.attempt
         before = attempt.job
         joined = await join_line(ctx, before, hold)
-        job = await offload_with_retry(ctx, update_job, ctx.jobs, before, self._end_transition(evaluation, hold))
+        job = await offload_with_retry(ctx, update_job, ctx.jobs, before, self._end_transition(evaluation, hold, joined.by_user))
         if job is None:
             ctx.log("attempt_fenced", job_id=attempt.job.id, attempt=attempt.number)
             return
@@ -251,7 +251,7 @@ class AttemptRunner:
         if attempt.response_id is not None:
             await delete_response(ctx.provider, ctx.log, attempt.response_id)
 
-    def _end_transition(self, evaluation: Evaluation, hold: WaitUntil | None) -> Callable[[Job], Job | None]:
+    def _end_transition(self, evaluation: Evaluation, hold: WaitUntil | None, by_user: bool) -> Callable[[Job], Job | None]:
         """Return the transition of the job record: finish it, or schedule another attempt."""
         ctx, attempt, outcome = self._ctx, self.attempt, evaluation.outcome
         if hold is not None and hold.reason is HoldReason.RATE_LIMITED and 0 < attempt.job.retry_until < (hold.when or 0):
@@ -260,7 +260,7 @@ class AttemptRunner:
             generation, owner, reason, until, cause = attempt.generation, attempt.owner, hold.reason, hold.when, hold.cause
             refused = refused_fallback(attempt, evaluation.failure)
             return lambda job: transitions.hold_after_attempt(
-                job, generation, owner, outcome, reason, until, ctx.clock.now(), without=refused, cause=cause
+                job, generation, owner, outcome, reason, until, ctx.clock.now(), without=refused, cause=cause, by_user=by_user
             )
         if evaluation.failure is not None and not _is_wrong_again(attempt, evaluation):
             policy = RetryPolicy(max_attempts=attempt.job.max_attempts, schedule=attempt.kind.retry_schedule)

@@ -30,6 +30,8 @@ def test_limits_round_trip(stores: Any) -> None:
         stores,
         limits(
             weight=0.5,
+            fair_by="user",
+            was_by_user=True,
             concurrency=7,
             user_concurrency=1,
             queued={"low": 5, "total": 9},

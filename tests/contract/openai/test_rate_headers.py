@@ -139,6 +139,6 @@ def test_hostile_words_are_read_in_linear_time(part: str) -> None:
 def test_what_is_read_teaches_the_limits_of_the_model() -> None:
     now = 1_763_800_000_000
     limit = learn_from_headers(RateLimit(model="gpt-4o"), TOLD, now)
-    limit = learn_from_refusal(limit, refusal_of(TPM.replace("Limit 30000", "Limit 20000"), 19), 5, now + 1)
+    limit = learn_from_refusal(limit, refusal_of(TPM.replace("Limit 30000", "Limit 20000"), 19), (), now + 1)
 
     assert (limit.requests, limit.tokens, limit.blocked_until) == (500, 20_000, now + 19_001)

@@ -78,6 +78,17 @@ def test_limits_of_an_older_server_are_shown_without_shards(server: FakeServer, 
     assert "7 of 40" in capsys.readouterr().out
 
 
+def test_set_shares_a_tenant_by_user_and_shows_it(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
+    server.plan("PUT /limits/tenants/acme", Answer(body=ACME | {"fair_by": "user"}))
+
+    assert run("limits", "set", "acme", "--fair-by", "user") == 0
+
+    (sent,) = server.sent("PUT /limits/tenants/acme")
+    assert sent[3] == {"fair_by": "user"}
+    assert "fair by" in (shown := capsys.readouterr().out)
+    assert "user" in shown.splitlines()[-1]
+
+
 @pytest.mark.parametrize("wrong", [[], ["--shards", "two"], ["--concurrency", "many"], ["--queued", "low"], ["--queued", "low=x"]])
 def test_set_refuses_what_makes_no_sense_before_it_sends(server: FakeServer, wrong: list[str]) -> None:
     assert run("limits", "set", "acme", *wrong) == 2

@@ -12,6 +12,8 @@ one unit for each index entry that is added, removed or rewritten.
 | `due` | `w#<queue>#<n>`, `e#<n>`, `h#<n>` or `t#<n>` | `due_at` | unfinished, or its end is due | queued and processing are one |
 | `by_line` | `<tenant>#<cause>` | `<lane>#<queued_at>#<id>` | held in a line | when it is held, and when it leaves the line |
 
+In `by_line`, a line by user is `<tenant>#<cause>#u`, and its order `<user>#<lane>#<queued_at>#<id>`.
+
 So a claim of a queued job changes no index and costs one unit. The claim of a `retrying` job moves
 it from `t` to `w` and to `active`, which is four more, and rare. `w` (queued and processing) is
 apart from `t` (waiting for a time) because a deep queue must not hide the retries behind it, and
@@ -191,6 +193,7 @@ class JobItem(Item):
     notifies = BooleanAttribute(null=True, attr_name="notify")
     has_dependents = BooleanAttribute(null=True, attr_name="parent")
     cause = UnicodeAttribute(null=True)
+    line_by_user = BooleanAttribute(null=True, attr_name="l_user")
     tokens = IntAttribute(null=True)
     slots = RecordAttribute(tuple, null=True)
     places = RecordAttribute(tuple, null=True)
@@ -252,7 +255,7 @@ def index_keys(job: Job) -> dict[str, str]:
     if job.due_at is not None:
         keys["g_d"] = due_key(due_partition(job), due_shard(job.id))
     if job.cause is not None and job.is_in_line:
-        keys |= {"g_l": shard_key(line_key(job.tenant, job.cause), shard), "g_lk": place_in_line(job)}
+        keys |= {"g_l": shard_key(line_key(job.tenant, job.cause, by_user=job.line_by_user), shard), "g_lk": place_in_line(job)}
     return keys
 
 

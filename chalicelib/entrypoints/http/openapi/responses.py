@@ -156,7 +156,7 @@ _FIELDS: dict[str, str] = {
     "Circuit": "model scope tenants state reason forced forced_by failures trips last_failure_at opened_at closed_at until",
     "Limits": "limits tenants models types",
     "ModelLimits.set": "model requests tokens configured source used blocked_until waiting",
-    "TenantLimits.set": "tenant weight concurrency running user_concurrency user_running queued shards updated_at updated_by",
+    "TenantLimits.set": "tenant weight fair_by concurrency running user_concurrency user_running queued shards updated_at updated_by",
     "Queues": "data next_cursor",
     "Queue": "name data next_cursor",
     "Pauses": "data next_cursor",

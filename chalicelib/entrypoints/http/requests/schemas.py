@@ -7,7 +7,7 @@ from chalicelib.domain.jobs.dependencies import MAX_PARENTS, POLICIES
 from chalicelib.domain.jobs.job import Status
 from chalicelib.domain.limits.pauses import MAX_REASON_LENGTH
 from chalicelib.domain.limits.rate_limit import MAX_LIMIT
-from chalicelib.domain.limits.tenant_limits import MAX_CONCURRENCY, MAX_INDEX_SHARDS, MAX_QUEUED, MAX_WEIGHT, MIN_WEIGHT, QUEUED
+from chalicelib.domain.limits.tenant_limits import MAX_CONCURRENCY, MAX_INDEX_SHARDS, MAX_QUEUED, MAX_WEIGHT, MIN_WEIGHT, QUEUED, FairBy
 from chalicelib.domain.notifications.recipients import MAX_ADDRESSES, MAX_RECIPIENTS
 from chalicelib.domain.notifications.webhook_url import MAX_URL_LENGTH
 from chalicelib.domain.queues.lanes import JOB_QUEUES
@@ -74,6 +74,7 @@ _JOBS: Schema = {"type": "integer", "minimum": 1, "maximum": MAX_QUEUED}
 TENANT_LIMITS: Schema = closed(
     {
         "weight": optional({"type": "number", "minimum": MIN_WEIGHT, "maximum": MAX_WEIGHT}),
+        "fair_by": optional({"enum": [one.value for one in FairBy]}),
         "concurrency": optional({"type": "integer", "minimum": 1, "maximum": MAX_CONCURRENCY}),
         "user_concurrency": optional({"type": "integer", "minimum": 1, "maximum": MAX_CONCURRENCY}),
         "queued": optional(closed({name: optional(_JOBS) for name in QUEUED})),

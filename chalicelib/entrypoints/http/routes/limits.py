@@ -69,6 +69,7 @@ def _tenant(use: TenantUse, *, names: bool) -> dict[str, Any]:
     return {
         "tenant": limits.tenant,
         "weight": limits.weight,
+        "fair_by": limits.fair_by,
         "concurrency": limits.concurrency,
         "running": use.running,
         "user_concurrency": limits.user_concurrency,

@@ -17,6 +17,8 @@ from chalicelib.domain.jobs.transitions import OWN_PAUSE
 from chalicelib.domain.limits.admission import Admission, HoldReason, RateTaken, RunNow, WaitUntil
 from chalicelib.domain.limits.circuit_breaker import CircuitBreaker, Origin, Permission, check_permission, origin_of, retry_at
 from chalicelib.domain.limits.rate_limit import TooLarge
+from chalicelib.domain.limits.tenant_limits import TenantLimits
+from chalicelib.domain.limits.tenant_lines import is_shared, joins_by_user
 from chalicelib.domain.queues.causes import CauseKind, cause_of, kind_of
 from chalicelib.domain.queues.wakeup import Grant, WakeUp
 from chalicelib.domain.units import Ms
@@ -105,7 +107,7 @@ async def hold_job(ctx: WorkerContext, wake_up: WakeUp, job: Job, wait: WaitUnti
     clock = ctx.clock
 
     def change(seen: Job) -> Job | None:
-        return transitions.hold(seen, wake_up.generation, wait.reason, wait.when, clock.now(), wait.cause)
+        return transitions.hold(seen, wake_up.generation, wait.reason, wait.when, clock.now(), wait.cause, by_user=joined.by_user)
 
     joined = await join_line(ctx, job, wait)
     held = await offload_with_retry(ctx, update_job, ctx.jobs, job, change)
@@ -128,6 +130,7 @@ class Joined:
 
     at: Ms
     is_new: bool = False  # it had no row before
+    by_user: bool = False  # it is the line by user
 
 
 async def join_line(ctx: WorkerContext, job: Job, wait: WaitUntil | None) -> Joined:
@@ -135,7 +138,24 @@ async def join_line(ctx: WorkerContext, job: Job, wait: WaitUntil | None) -> Joi
     now = ctx.clock.now()
     if wait is None or wait.cause in (None, OWN_PAUSE):
         return Joined(now)
-    return Joined(now, await offload_with_retry(ctx, ctx.lines.touch, wait.cause, job.tenant, now))
+    by_user = await _joins_by_user(ctx, job, wait.cause)
+    return Joined(now, await offload_with_retry(ctx, partial(ctx.lines.touch, by_user=by_user), wait.cause, job.tenant, now), by_user)
+
+
+async def _joins_by_user(ctx: WorkerContext, job: Job, cause: str) -> bool:
+    """Whether a job stands in the line by user: as long as it is in one line it does not change. If the
+    limits of its tenant cannot be read it stands in the other one: nothing but the order is worse.
+    """
+    if job.is_in_line and job.cause == cause:
+        return job.line_by_user
+    if not is_shared(cause, job.tenant):
+        return False
+    try:
+        limits: TenantLimits = await ctx.offload(ctx.limits_of, job.tenant)
+    except (Unavailable, UnreadableRecord) as exc:
+        ctx.log("tenant_limits_unavailable", tenant=job.tenant, error=exc)
+        return False
+    return joins_by_user(limits, cause)
 
 
 async def announce_hold(ctx: WorkerContext, held: Job, joined: Joined) -> None:
@@ -151,8 +171,9 @@ async def announce_hold(ctx: WorkerContext, held: Job, joined: Joined) -> None:
         await ctx.offload(try_send_wake_up, ctx, held)
         return
     is_new = joined.is_new
-    if ctx.clock.now() - joined.at >= SLOW_HOLD_MS:
-        is_new = await offload_with_retry(ctx, ctx.lines.touch, held.cause, held.tenant, ctx.clock.now())
+    if ctx.clock.now() - joined.at >= SLOW_HOLD_MS or held.line_by_user != joined.by_user:
+        touch = partial(ctx.lines.touch, by_user=held.line_by_user)
+        is_new = await offload_with_retry(ctx, touch, held.cause, held.tenant, ctx.clock.now())
     if kind_of(held.cause) is SELF_SERVED:
         await ctx.offload(release_held, ctx, ctx.local_state.sent_for_slots, held)
     else:

@@ -18,13 +18,14 @@ from chalicelib.domain.jobs.job import Job
 from chalicelib.domain.limits import rate_limit as rules
 from chalicelib.domain.limits.admission import HoldReason, RateTaken, WaitUntil
 from chalicelib.domain.limits.rate_limit import ACCOUNT, RateLimit, TooLarge
-from chalicelib.domain.limits.sliding_window import CEILINGS, added, fits, free_at, used
+from chalicelib.domain.limits.sliding_window import CEILINGS, Frames, added, fits, free_at
 from chalicelib.domain.limits.waiting import JobWait, limit_of_model, start_by_record
 from chalicelib.domain.queues.causes import CauseKind, cause_of, kind_of, subject_of
 from chalicelib.domain.queues.wakeup import Grant
 from chalicelib.domain.rate_headers import RateHeaders, Refusal
 from chalicelib.domain.units import Ms, rfc3339
 from chalicelib.services.compare_and_swap import update_async
+from chalicelib.services.scheduling.user_lines import first_held
 from chalicelib.services.worker.attempt import Attempt
 from chalicelib.services.worker.context import WorkerContext
 
@@ -111,7 +112,7 @@ async def _has_line(ctx: WorkerContext, cause: str, job: Job) -> bool:
     seen = known.get((cause, job.tenant))
     if seen is None or not 0 <= now - seen[0] < LINE_TTL_MS:
         try:
-            held = await ctx.offload(ctx.lines.held, cause, job.tenant, 2)
+            held = await ctx.offload(first_held, ctx, cause, job.tenant, 2)
         except Exception as exc:  # noqa: BLE001 - as in `load_rate_limits`
             ctx.log("rate_line_unavailable", cause=cause, error=exc)
             return False
@@ -162,9 +163,9 @@ async def learn_from_refusal(ctx: WorkerContext, attempt: Attempt, failure: Prov
     was_refused = job.error is not None and job.error.code == ProviderRateLimited.code
     is_odd = was_refused and not seen.refusals and not failure.refusal.limit
     if failure.is_shared and not is_odd:
-        accepted = await _accepted(ctx, model, now)
+        frames = await _frames(ctx, model, now)
         refusal = replace(failure.refusal, wait=failure.refusal.wait if failure.retry_after is None else failure.retry_after * 1000)
-        learnt = await _update(ctx, seen, partial(_learnt_from_refusal, refusal=refusal, accepted=accepted, headers=failure.rate, now=now))
+        learnt = await _update(ctx, seen, partial(_learnt_from_refusal, refusal=refusal, frames=frames, headers=failure.rate, now=now))
         if learnt is not None and (learnt.blocked_until or 0) > now:
             return _wait_with_others(job, model, learnt, now)
     refusals = job.attempt - job.tries + 1
@@ -181,22 +182,22 @@ def _wait_with_others(job: Job, model: str, limit: RateLimit, now: Ms) -> WaitUn
     return WaitUntil(until, HoldReason.RATE_LIMITED, cause_of(CauseKind.RATE, model))
 
 
-async def _accepted(ctx: WorkerContext, model: str, now: Ms) -> int:
-    """Return the requests of the last minute, as far as they were counted."""
+async def _frames(ctx: WorkerContext, model: str, now: Ms) -> Frames:
+    """Return the starts of the last minute, as far as they were counted."""
     try:
-        frames = await ctx.offload(ctx.rates.frames, ACCOUNT, model, now)
+        frames: Frames = await ctx.offload(ctx.rates.frames, ACCOUNT, model, now)
     except Exception as exc:  # noqa: BLE001 - as in `load_rate_limits`
         ctx.log("rate_limits_unavailable", error=exc)
-        return 0
-    return max(0, used(frames, now)[0] - 1)
+        return ()
+    return frames
 
 
 def _learnt_from_headers(limit: RateLimit, *, headers: RateHeaders, now: Ms) -> RateLimit:
     return rules.learn_from_headers(limit, headers, now)
 
 
-def _learnt_from_refusal(limit: RateLimit, *, refusal: Refusal, accepted: int, headers: RateHeaders | None, now: Ms) -> RateLimit:
-    return rules.learn_from_refusal(limit, refusal, accepted, now, headers)
+def _learnt_from_refusal(limit: RateLimit, *, refusal: Refusal, frames: Frames, headers: RateHeaders | None, now: Ms) -> RateLimit:
+    return rules.learn_from_refusal(limit, refusal, frames, now, headers)
 
 
 async def _update(ctx: WorkerContext, seen: RateLimit, change: partial[RateLimit]) -> RateLimit | None:

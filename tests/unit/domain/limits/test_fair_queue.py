@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from chalicelib.domain.limits import fair_queue
 from chalicelib.domain.limits.fair_queue import AGE_MS, MIN_COST, FairQueue, cost_of
 from chalicelib.domain.limits.held_job import HeldJob
 
@@ -17,12 +19,13 @@ LIMIT = 500  # requests a minute
 COST = cost_of(0, LIMIT, None)
 
 
-def job(tenant: str, lane: str = "normal", number: int = 0, queued_at: int = NOW, tokens: int = 0) -> HeldJob:
+def job(tenant: str, lane: str = "normal", number: int = 0, queued_at: int = NOW, tokens: int = 0, user: str | None = None) -> HeldJob:
     return HeldJob(
-        job_id=f"job_{tenant}_{lane}_{number:06}",
+        job_id=f"job_{tenant}_{user}_{lane}_{number:06}",
         generation=1,
         tenant=tenant,
-        user="ann",
+        user=user or "ann",
+        by_user=user is not None,
         lane=lane,
         queued_at=queued_at,
         tokens=tokens,
@@ -43,7 +46,7 @@ class Lines:
 
     def add(self, *jobs: HeldJob) -> None:
         for one in sorted(jobs, key=lambda one: one.queued_at):
-            self.lines.setdefault(one.tenant, {}).setdefault(one.lane, []).append(one)
+            self.lines.setdefault(one.tenant, {}).setdefault(f"{one.user} {one.lane}", []).append(one)
             self.queue.join(one.tenant, self.weights.get(one.tenant, 1.0))
 
     def release(self, count: int, cost: Callable[[HeldJob], float] = lambda _: COST, now: int = NOW) -> list[HeldJob]:
@@ -54,13 +57,13 @@ class Lines:
             found = self.queue.next(heads, now)
             if found is None:
                 break
-            self.queue.charge(found.tenant, cost(found), found.lane)
-            assert self.lines[found.tenant][found.lane].pop(0) == found
+            self.queue.charge(found.tenant, cost(found), found.lane, found.user)
+            assert self.lines[found.tenant][f"{found.user} {found.lane}"].pop(0) == found
             released.append(found)
         return released
 
 
-def many(tenant: str, lane: str, count: int, **fields: int) -> list[HeldJob]:
+def many(tenant: str, lane: str, count: int, **fields: Any) -> list[HeldJob]:
     return [job(tenant, lane, number, **fields) for number in range(count)]
 
 
@@ -223,3 +226,105 @@ def test_whatever_waits_is_released_once(jobs: list[tuple[str, str]]) -> None:
     released = Lines(*waiting).release(len(waiting) + 1)
 
     assert sorted(one.job_id for one in released) == sorted(one.job_id for one in waiting)
+
+
+# ---- the users of a tenant
+
+
+def of_user(one: HeldJob) -> str:
+    return one.user
+
+
+@given(st.lists(st.integers(20, 60), min_size=2, max_size=6))
+def test_users_that_wait_get_equal_shares_whoever_has_more(counts: list[int]) -> None:
+    lines = Lines(*(one for number, count in enumerate(counts) for one in many("a", "normal", count, user=f"u{number}")))
+
+    got = Counter(map(of_user, lines.release(len(counts) * min(counts))))
+
+    assert max(got.values()) - min(got.values()) <= 1
+
+
+def test_users_share_tokens_and_not_jobs() -> None:
+    lines = Lines(*many("a", "normal", 400, user="large", tokens=8_000), *many("a", "normal", 900, user="small", tokens=1_000))
+    released = lines.release(700, lambda one: cost_of(one.tokens, LIMIT, 200_000))
+
+    tokens = {user: sum(one.tokens for one in released if one.user == user) for user in ("large", "small")}
+    assert tokens["large"] / sum(tokens.values()) == pytest.approx(0.5, abs=0.03)
+
+
+def test_a_user_with_a_job_now_and_then_is_next_and_saves_nothing() -> None:
+    lines = Lines(*many("a", "normal", 500, user="busy"))
+    for number in range(3):
+        lines.release(50)
+        lines.add(job("a", number=number, user="rare"))
+        assert "rare" in {one.user for one in lines.release(2)}
+    lines.add(*(job("a", number=100 + number, user="rare") for number in range(50)))
+    assert shares(lines.release(40), of_user) == pytest.approx({"busy": 0.5, "rare": 0.5}, abs=0.03)
+
+
+def test_users_share_what_their_tenant_gets_and_no_more() -> None:
+    """Nine users of one tenant get together as much as the other tenant, which shares by lane and age."""
+    lines = Lines(*(one for number in range(9) for one in many("a", "normal", 100, user=f"u{number}")), *many("b", "normal", 500))
+
+    released = lines.release(360)
+
+    assert shares(released) == pytest.approx({"a": 0.5, "b": 0.5}, abs=0.01)
+    assert shares([one for one in released if one.tenant == "a"], of_user) == pytest.approx(
+        {f"u{number}": 1 / 9 for number in range(9)}, abs=0.01
+    )
+
+
+def test_weights_of_tenants_hold_whatever_their_users_are() -> None:
+    lines = Lines(
+        *many("a", "normal", 300, user="ann"), *many("a", "normal", 300, user="bob"), *many("b", "normal", 600), weights={"a": 1, "b": 3}
+    )
+
+    assert shares(lines.release(400)) == pytest.approx({"a": 0.25, "b": 0.75}, abs=0.03)
+
+
+def test_lanes_and_age_order_the_jobs_of_a_user_and_urgency_costs_it() -> None:
+    """A user that calls everything urgent goes before nobody else."""
+    lines = Lines(*many("a", "urgent", 100, user="ann"), *many("a", "normal", 100, user="bob"))
+    got = shares(lines.release(90), of_user)
+    assert got == pytest.approx({"ann": 1 / 3, "bob": 2 / 3}, abs=0.03)
+
+    low, old, new, urgent = (
+        job("a", "low", queued_at=1, user="ann"),
+        job("a", number=2, queued_at=2, user="ann"),
+        job("a", number=1, queued_at=3, user="ann"),
+        job("a", "urgent", user="ann"),
+    )
+    assert Lines(low, new, old, urgent).release(4, now=0) == [urgent, old, new, low]
+
+
+def test_no_lane_of_a_user_is_starved_by_a_better_one_of_that_user() -> None:
+    lines = Lines(*many("a", "urgent", 900, user="ann"), *many("a", "low", 900, user="ann"), *many("a", "low", 900, user="bob"))
+
+    own = [one for one in lines.release(1_500) if one.user == "ann"]
+
+    assert shares(own, lambda one: one.lane)["low"] == pytest.approx(0.05, abs=0.02)
+
+
+def test_jobs_that_were_held_before_a_tenant_shared_by_user_have_their_turns_by_user_too() -> None:
+    lines = Lines(*many("a", "normal", 200), *many("a", "normal", 50, user="bob"))  # the first ones of `ann`, in the other line
+
+    assert shares(lines.release(60), of_user) == pytest.approx({"ann": 0.5, "bob": 0.5}, abs=0.03)
+
+
+def test_a_charge_that_is_taken_back_gives_the_user_its_turn_again() -> None:
+    lines = Lines(*many("a", "normal", 5, user="ann"), *many("a", "normal", 5, user="bob"))
+    (first,) = lines.release(1)
+    lines.queue.refund("a", COST, first.lane, first.user)
+
+    assert [one.user for one in lines.release(1)] == [first.user]
+
+
+def test_of_many_users_only_so_many_are_remembered_and_all_are_served(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fair_queue, "MAX_USERS", 10)
+    lines = Lines(*(one for number in range(50) for one in many("a", "normal", 4, user=f"u{number:02}")))
+
+    released = lines.release(200)
+
+    assert len(released) == 200
+    assert set(Counter(map(of_user, released)).values()) == {4}
+    assert len(set(map(of_user, released[:100]))) >= 25

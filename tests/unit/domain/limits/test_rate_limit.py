@@ -21,6 +21,7 @@ from chalicelib.domain.limits.rate_limit import (
     learn_from_refusal,
     too_large,
 )
+from chalicelib.domain.limits.sliding_window import added
 from chalicelib.domain.rate_headers import LimitHeaders, RateHeaders, Refusal
 
 NOW = 1_763_800_000_000
@@ -34,7 +35,11 @@ def headers(requests: int | None = None, tokens: int | None = None, **fields: fl
 
 
 def refused(known: RateLimit, now: int = NOW, accepted: int = 0, **fields: object) -> RateLimit:
-    return learn_from_refusal(known, Refusal(**fields), accepted, now)  # type: ignore[arg-type]
+    """Learn from a refusal before which `accepted` requests were started in the last minute, evenly."""
+    starts = added((), now, 1, 0)  # its own
+    for second in range(60):
+        starts = added(starts, now - 1000 * second, accepted * (second + 1) // 60 - accepted * second // 60, 0)
+    return learn_from_refusal(known, Refusal(**fields), starts, now)  # type: ignore[arg-type]
 
 
 def test_headers_teach_the_limits() -> None:
@@ -108,9 +113,22 @@ def test_a_bare_refusal_uses_nine_tenths_of_what_was_accepted_and_grows_back() -
     assert effective(learnt, NOW + 10 * 60_000).factor == pytest.approx(0.55)
     assert effective(learnt, NOW + 60 * 60_000).factor == 1.0
     assert refused(learnt, now=NOW + 9_000, accepted=100).factor == learnt.factor, "it was on its way then"
-    assert refused(learnt, now=NOW + 60_000, accepted=500).factor == pytest.approx(0.46 * 0.8), "a tenth less was not enough"
-    assert refused(learnt, now=NOW + 120_000, accepted=500).factor == pytest.approx(0.47 * 0.9)
+    assert refused(learnt, now=NOW + 60_000, accepted=500).factor == pytest.approx(0.46 * 0.9), "never more than before"
     assert effective(refused(KNOWN, accepted=99), NOW).factor == 1.0, "that was another limit"
+
+
+def test_what_was_accepted_between_two_bare_refusals_is_the_limit() -> None:
+    """Of the last minute, half was what the provider had saved before the first one."""
+    known = refused(KNOWN, accepted=480)
+    starts = added(added((), NOW - 10_000, 300, 0), NOW + 15_000, 84, 0)  # 83 in twenty seconds, and the one that is refused
+    learnt = learn_from_refusal(known, Refusal(), starts, NOW + 20_000)
+
+    assert effective(known, NOW).factor == pytest.approx(0.96 * 0.9)
+    assert effective(learnt, NOW + 20_000).factor == pytest.approx(83 * 3 / 500 * 0.9)
+
+
+def test_a_bare_refusal_without_known_starts_cuts_nothing() -> None:
+    assert learn_from_refusal(KNOWN, Refusal(), (), NOW).factor == 1.0
 
 
 def test_a_later_refusal_does_not_take_back_what_has_grown() -> None:
