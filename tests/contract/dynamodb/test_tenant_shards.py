@@ -137,6 +137,26 @@ def test_lines_have_the_jobs_of_all_shards_in_order(stores: Any) -> None:
     assert [count(CAUSE, tenant, 100, before=place_in_line(each)) for each in jobs] == list(range(24))
 
 
+def test_lines_by_user_have_the_jobs_of_all_shards_in_order(stores: Any) -> None:
+    tenant = new_id()
+    grow(stores, tenant, 4)
+    jobs = [
+        each
+        for start, user in ((0, "ann"), (20, "ben"))
+        for each in create(stores, tenant, 10, 4, start, user=user, line_by_user=True, **IN_LINE)
+    ]
+    places = sorted(place_in_line(each) for each in jobs)
+
+    found: list[str] = []
+    while page := stores.lines.held(CAUSE, tenant, 6, found[-1] if found else None, by_user=True):
+        found += [each.place for each in page]
+    assert found == places
+    assert stores.lines.held(CAUSE, tenant, 6) == []
+    assert [stores.lines.count(CAUSE, tenant, limit, by_user=True) for limit in (3, 13, 100)] == [3, 13, 20]
+    before = [stores.lines.count(CAUSE, tenant, 100, before=place, by_user=True) for place in places]
+    assert before == [*range(10), *range(10)]  # of the same user
+
+
 def test_job_keeps_its_shard_through_every_change(stores: Any) -> None:
     """Also when its tenant has more shards by then."""
     tenant = new_id()
