@@ -215,7 +215,7 @@ def _state(records: Records, now: Ms) -> str:
 
 def _before(job: Job, wait: JobWait) -> str:
     if not wait.ahead:
-        return f"No other job of {job.tenant} is before it."
+        return f"No other job of {'its user' if job.line_by_user else job.tenant} is before it."
     count = f"More than {wait.ahead:,} jobs" if wait.more_ahead else "1 job" if wait.ahead == 1 else f"{wait.ahead:,} jobs"
     return f"{count} of {job.tenant} {'is' if wait.ahead == 1 and not wait.more_ahead else 'are'} before it."
 

@@ -150,7 +150,7 @@ def learn_from_refusal(limit: RateLimit, refusal: Refusal, frames: Frames, now: 
         if refusal.limit != getattr(limit, refusal.kind):
             changed = replace(changed, **{refusal.kind: refusal.limit}, source=LimitSource.MESSAGE, factor=1.0)  # type: ignore[arg-type]
     elif refusal.of_minute and is_first:
-        changed = replace(changed, factor=_accepted(limit, frames, now))
+        changed = replace(changed, factor=_accepted(limit if changed is grown else changed, frames, now))
     refusals = limit.refusals + 1 if is_first or not limit.refusals else limit.refusals
     wait = refusal.wait if refusal.wait is not None else min(MAX_UNASKED_MS, UNASKED_MS << min(refusals - 1, 16))
     until = now + min(MAX_WAIT_MS, max(0, wait))
@@ -184,7 +184,7 @@ def configure(limit: RateLimit, requests: int | None, tokens: int | None) -> Rat
     source = limit.source or (LimitSource.SETTING if requests or tokens else None)
     if limit.source is LimitSource.SETTING and not (requests or tokens):
         source = None
-    return replace(limit, configured_requests=requests, configured_tokens=tokens, source=source, version=limit.version + 1)
+    return replace(limit, configured_requests=requests, configured_tokens=tokens, source=source, factor=1.0, version=limit.version + 1)
 
 
 def _with_limits(limit: RateLimit, headers: RateHeaders, now: Ms) -> RateLimit:
@@ -200,7 +200,8 @@ def _with_limits(limit: RateLimit, headers: RateHeaders, now: Ms) -> RateLimit:
         by_message = limit.source is LimitSource.MESSAGE and now - (limit.refused_at or 0) < MESSAGE_TTL_MS
         if known is None or told.limit < known or not by_message:
             moved[kind] = told.limit
-    return replace(limit, **moved, source=LimitSource.HEADER) if moved else limit  # type: ignore[arg-type]
+    # The factor was found by refusals of another limit.
+    return replace(limit, **moved, source=LimitSource.HEADER, factor=1.0) if moved else limit  # type: ignore[arg-type]
 
 
 def _is_of_minute(told: LimitHeaders) -> bool:

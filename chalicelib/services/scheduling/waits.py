@@ -72,8 +72,9 @@ def describe_wait(ctx: WaitContext, job: Job) -> JobWait:
         return by_record
     try:
         ahead = ctx.lines.count(job.cause, job.tenant, MAX_AHEAD + 1, before=place_in_line(job), by_user=job.line_by_user)
-        users = _waiting_users(ctx, job, job.cause) if job.line_by_user and ahead else 1
-        wait = replace(_wait_in_line(ctx, job, job.cause, min(ahead, MAX_AHEAD) * (users or 1), now), ahead=min(ahead, MAX_AHEAD))
+        users = _waiting_users(ctx, job, job.cause) if job.line_by_user else 1
+        before = min(ahead, MAX_AHEAD) * (users or 1) + (users or 1) // 2  # half of the users have their turn first
+        wait = replace(_wait_in_line(ctx, job, job.cause, before, now), ahead=min(ahead, MAX_AHEAD))
         if users is None:
             wait = replace(wait, start_at=None)
     except (Unavailable, UnreadableRecord) as exc:

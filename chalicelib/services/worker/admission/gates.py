@@ -36,6 +36,7 @@ from chalicelib.services.worker.admission.type_gate import count_start, counted_
 from chalicelib.services.worker.context import WorkerContext
 
 SLOW_HOLD_MS = 10_000  # a hold that took so long joins its line again: the scheduler deletes the row of an empty one after 30 s
+SOON_MS = 2_000  # within which a rate has room again
 LIMITS_RETRY_MS = 5_000  # about how long a job waits if the limits cannot be read
 
 
@@ -113,9 +114,17 @@ async def hold_job(ctx: WorkerContext, wake_up: WakeUp, job: Job, wait: WaitUnti
     held = await offload_with_retry(ctx, update_job, ctx.jobs, job, change)
     if held is not None and held.status is Status.HELD:
         await announce_hold(ctx, held, joined)
-    if held is not None and held.cause != job.cause:
+    if held is not None and held.cause != job.cause and not _comes_back(wait, clock.now()):
         await pass_on(ctx, job)
     return held
+
+
+def _comes_back(wait: WaitUntil, now: Ms) -> bool:
+    """Whether a job that was sent for a slot is released soon by a scheduler, and takes the slot then.
+
+    If others were sent for the slot meanwhile, all of its line would move to that of the scheduler.
+    """
+    return wait.cause is not None and kind_of(wait.cause) in (CauseKind.RATE, CauseKind.TYPE) and (wait.when or now) - now <= SOON_MS
 
 
 async def pass_on(ctx: WorkerContext, job: Job) -> None:

@@ -1,8 +1,9 @@
 """Look for free slots of the concurrency limits that concern a job: of its type, its tenant and its user.
 
 Its claim takes them. A job without limits makes no request. The numbers may be a moment old; the
-claim decides. A job that others of its tenant wait for stands behind them, so that the order is
-kept.
+claim decides. A job that comes anew stands behind those of its tenant that wait for a slot, so that
+the order is kept. One that stands in another line does not: those that wait for a slot stand behind
+those of that line, and if each stood behind the other none would start.
 """
 
 from __future__ import annotations
@@ -58,9 +59,9 @@ def _look(ctx: WorkerContext, kind: JobType, job: Job) -> Mapping[str, int] | Wa
 
 
 def _others_wait(ctx: WorkerContext, job: Job, limit: SlotLimit, taken: Mapping[str, int]) -> bool:
-    """Whether jobs of the tenant wait for a slot of a scope, and this one is not one of them."""
+    """Whether jobs of the tenant wait for a slot of a scope, and this one comes anew."""
     cause = _cause_of(job, limit.scope)
-    if job.cause == cause or limit.free(taken) > max(2, limit.limit // NEARLY_FULL):
+    if job.is_in_line or limit.free(taken) > max(2, limit.limit // NEARLY_FULL):
         return False
     return has_line(ctx, cause, job.tenant)
 

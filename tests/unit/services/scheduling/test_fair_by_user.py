@@ -212,6 +212,21 @@ def test_where_a_job_stands_counts_the_jobs_of_its_user_and_its_start_those_of_a
     assert wait.start_at - world.clock.now() >= 2 * ahead * 1_000 * 0.9  # each of two users starts one every other second
 
 
+def test_the_first_job_of_a_user_starts_when_about_half_of_the_users_have_had_their_turn() -> None:
+    world = stage(60, fair_by="user")
+    jobs = submit(world, 70)
+    for number in range(40):
+        jobs += submit(world, 1, replace(BOB, user=f"user{number}"))
+    hold(world)
+    last = world.job(jobs[-1])
+
+    wait = describe_wait(world.container, last)
+
+    assert (last.status, wait.ahead) == (Status.HELD, 0)
+    assert wait.start_at is not None
+    assert wait.start_at - world.clock.now() >= 15_000
+
+
 # ---- what it costs those who do not use it
 
 
