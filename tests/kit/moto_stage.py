@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
+from threading import RLock
 from typing import Any
 
 import pytest
 from moto import mock_aws
+from moto.dynamodb.responses import DynamoHandler
 
 from chalicelib import bootstrap
 from chalicelib.adapters.aws import client as aws
@@ -34,6 +36,17 @@ class RealAdapters(bootstrap.Container):
         return InlineLoop()
 
 
+def _one_at_a_time(call: Callable[[DynamoHandler], Any]) -> Callable[[DynamoHandler], Any]:
+    """Let requests wait for each other: moto copies all tables for a transaction, while threads of the stage write to them."""
+    lock = RLock()
+
+    def locked(handler: DynamoHandler) -> Any:
+        with lock:
+            return call(handler)
+
+    return locked
+
+
 @contextmanager
 def stage_on_moto() -> Iterator[None]:
     """Create what the template of the stage names, and the keys of `TOKENS`."""
@@ -42,6 +55,7 @@ def stage_on_moto() -> Iterator[None]:
             environment.setenv(name, value)
         for name in ("AWS_ENDPOINT_URL", "AWS_PROFILE", "AWS_SESSION_TOKEN"):
             environment.delenv(name, raising=False)
+        environment.setattr(DynamoHandler, "call_action", _one_at_a_time(DynamoHandler.call_action))
         aws.reset_clients()
         for table in TABLES:
             aws.client("dynamodb").create_table(**create_table_arguments(table, STAGE))
