@@ -116,7 +116,7 @@ class Served:
 
     def work(self, own_model: Model) -> None:
         """Submit jobs, round after round, until the other tenant has done all that it does."""
-        run, rounds, deadline = self._run, 0, time.monotonic() + PATIENCE
+        run, rounds, deadline = self._run, 0, time.monotonic() + 3 * PATIENCE
         with self._threads:
             self._submit_batch()
             while rounds < MIN_ROUNDS or (run.hostile.missing() and time.monotonic() < deadline):
