@@ -60,12 +60,13 @@ class Lines(Protocol):
         """Return the lines of a bucket, read consistently; not those that cannot be read. One request for each 1 MB."""
 
     def held(self, cause: str, tenant: str, limit: int, after: str | None = None, *, by_user: bool = False) -> list[HeldJob]:
-        """Return the first jobs of a line, in their order, `after` a place. One request."""
+        """Return the first jobs of a line, in their order, `after` a place. One request for each shard of the tenant."""
 
     def count(
         self, cause: str, tenant: str, limit: int, *, before: str | None = None, lane: str | None = None, by_user: bool = False
     ) -> int:
-        """Count the jobs of a line, up to `limit` of them: those `before` a place, or those of a lane. One request.
+        """Count the jobs of a line, up to `limit` of them: those `before` a place, or those of a lane. One request for each
+        shard of the tenant.
 
         In a line by user those of the same user before the place; lanes cannot be counted there.
         """

@@ -30,7 +30,7 @@ from tests.summary import SUMMARY
 
 ROUND = 3  # jobs that are submitted together
 MIN_ROUNDS = 4
-PATIENCE = 60.0  # seconds until the other tenant must have done all that it does
+PATIENCE = 180.0  # seconds until the other tenant must have done all that it does
 ROWS = 8
 LENGTH = 80  # words
 
@@ -116,7 +116,7 @@ class Served:
 
     def work(self, own_model: Model) -> None:
         """Submit jobs, round after round, until the other tenant has done all that it does."""
-        run, rounds, deadline = self._run, 0, time.monotonic() + 3 * PATIENCE
+        run, rounds, deadline = self._run, 0, time.monotonic() + PATIENCE
         with self._threads:
             self._submit_batch()
             while rounds < MIN_ROUNDS or (run.hostile.missing() and time.monotonic() < deadline):

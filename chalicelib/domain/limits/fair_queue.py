@@ -97,7 +97,7 @@ class _Users:
             seen.lanes.remove(lane)
 
     def _forget(self) -> None:
-        """Forget half of the users: those of whom least is known that others are not, then those served first."""
+        """Forget the half with the lowest virtual times: theirs differ least from that of a user who is not known."""
         kept = sorted(self.known, key=self.v)[len(self.known) // 2 :]
         self.known = {user: self.known[user] for user in kept}
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 
 from chalicelib.domain.limits.fair_queue import FairQueue
 from chalicelib.domain.limits.held_job import HeldJob
@@ -112,8 +111,7 @@ class CauseQueue:
         known = [line for line in self.lines.values() if line.tenant in positions]
         moved = [line for line in known if (positions[line.tenant], self.heads[_id(line)].turn) != (line.position, line.turn)]
         for line in moved[:MAX_TENANTS]:
-            turn = self.heads[_id(line)].turn
-            await ctx.offload(partial(ctx.lines.save_position, line, positions[line.tenant], **({"turn": turn} if line.by_user else {})))
+            await ctx.offload(ctx.lines.save_position, line, positions[line.tenant], self.heads[_id(line)].turn)
         self.saved_at = now
 
 

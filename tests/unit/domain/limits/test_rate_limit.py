@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -221,3 +222,24 @@ def test_several_windows_share_the_limits() -> None:
     assert effective(shared, NOW).tokens == 7_500
     assert too_large(shared, 7_501, NOW) is not None
     assert effective(replace(KNOWN, requests=2, windows=4), NOW).requests == 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda reduced: learn_from_headers(reduced, headers(250, 30_000), NOW),
+        lambda reduced: configure(reduced, 250, None),
+    ],
+    ids=["the provider", "an operator"],
+)
+def test_a_new_number_of_a_limit_begins_without_what_refusals_of_the_old_one_have_shown(change: Callable[[RateLimit], RateLimit]) -> None:
+    """Otherwise it would be reduced twice."""
+    reduced = refused(KNOWN, accepted=250)
+    assert reduced.factor < 0.5
+    assert change(reduced).factor == 1.0
+
+
+def test_a_refusal_with_a_new_number_in_its_headers_is_measured_by_that() -> None:
+    starts = added((), NOW, 251, 0)
+    learnt = learn_from_refusal(KNOWN, Refusal(), starts, NOW, headers(250, 30_000))
+    assert (learnt.requests, learnt.factor) == (250, pytest.approx(0.9))
